@@ -1,0 +1,13 @@
+//! Culet: an on-device runtime for Gemma 4 E2B and E4B.
+
+pub mod error;
+pub mod media;
+pub mod redact;
+pub mod units;
+
+pub use error::Error;
+pub use error::ErrorKind;
+pub use error::Result;
+pub use media::Frame;
+pub use media::Pcm;
+pub use units::TokenId;

@@ -1,0 +1,2 @@
+//! The program `culet`.
+fn main() {}

@@ -1,0 +1,2 @@
+//! Set-up commands of the repository.
+fn main() {}
