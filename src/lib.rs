@@ -1,6 +1,7 @@
 //! Culet: an on-device runtime for Gemma 4 E2B and E4B.
 
 pub mod error;
+pub mod frontend;
 pub mod media;
 pub mod redact;
 pub mod units;

@@ -4,7 +4,7 @@ use crate::error::Error;
 use crate::error::Result;
 
 /// Largest picture side that is accepted, in pixels.
-pub const FRAME_SIDE_PX_MAX: u32 = 32_768;
+pub const FRAME_SIDE_PX_MAX: u32 = 65_536;
 /// Largest picture that is accepted, in pixels (width times height).
 pub const FRAME_AREA_PX_MAX: u64 = 256 << 20;
 
@@ -108,7 +108,7 @@ mod tests {
         assert!(Frame::new(2, 1, vec![0; 6]).is_ok());
         assert!(Frame::new(0, 1, vec![]).is_err());
         assert!(Frame::new(2, 2, vec![0; 6]).is_err());
-        assert!(check_size(40_000, 1).is_err());
+        assert!(check_size(70_000, 1).is_err());
         assert!(check_size(30_000, 30_000).is_err());
     }
 }

@@ -1,0 +1,13 @@
+//! Pure signal processing: no model, no ggml, no device, no clock.
+//! In: `Pcm` and `Frame`. Out: `MelFrames` and `Patches`, what the encoders take.
+//! Invariant: streams give the same bits however their input is cut.
+
+pub mod mel;
+pub mod patches;
+pub mod pixels;
+#[cfg(test)]
+pub(crate) mod random;
+
+pub use mel::MelFrames;
+pub use mel::MelStream;
+pub use patches::Patches;
