@@ -2,6 +2,8 @@
 
 pub mod error;
 pub mod frontend;
+pub mod ggml;
+pub mod kernel;
 pub mod media;
 pub mod redact;
 pub mod units;

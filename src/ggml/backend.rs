@@ -1,0 +1,338 @@
+//! Backends: the processor always, one GPU where asked for; threads and cancellation.
+
+use std::ffi::CStr;
+use std::ffi::c_char;
+use std::ffi::c_void;
+use std::ptr::NonNull;
+use std::sync::Arc;
+use std::sync::Once;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
+
+use llama_cpp_sys_2 as sys;
+
+use crate::error::Error;
+use crate::error::Result;
+
+/// Most threads one backend uses.
+pub const THREADS_MAX: usize = 256;
+
+/// A flag that stops a computation from another thread.
+#[derive(Clone, Default, Debug)]
+pub struct Cancel(Arc<AtomicBool>);
+
+impl Cancel {
+    /// Creates a flag that is not set.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Asks the computation to stop.
+    pub fn cancel(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    /// Clears the flag.
+    pub fn reset(&self) {
+        self.0.store(false, Ordering::Relaxed);
+    }
+
+    /// Tells whether the computation was asked to stop.
+    pub fn is_cancelled(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// What to compute on.
+#[derive(Clone, Debug, Default)]
+pub struct BackendOptions {
+    /// Processor threads; 0 means one for each physical core that is available.
+    pub n_threads: usize,
+    /// GPU by its name in [`devices`] or a part of it; `None` means the processor alone.
+    pub gpu: Option<String>,
+}
+
+/// One device that the kernels can use.
+#[derive(Clone, Debug)]
+pub struct DeviceInfo {
+    /// Short name, such as `CPU`, `Vulkan0` or `CUDA0`.
+    pub name: String,
+    /// The maker's name of it.
+    pub description: String,
+    /// Memory that is free, in bytes; 0 if unknown.
+    pub free_bytes: usize,
+    /// Memory in all, in bytes; 0 if unknown.
+    pub total_bytes: usize,
+    /// Whether it is a GPU.
+    pub is_gpu: bool,
+}
+
+/// One executor: backends, threads and scratch. A session owns one.
+pub struct Backend {
+    cpu: NonNull<sys::ggml_backend>,
+    gpu: Option<NonNull<sys::ggml_backend>>,
+    pool: Option<Pool>,
+    n_threads: usize,
+    cancel: Cancel,
+}
+
+// SAFETY: ggml backends hold no thread-local state; one thread uses them at a time because
+// computing takes `&mut Backend`.
+unsafe impl Send for Backend {}
+
+struct Pool {
+    raw: NonNull<sys::ggml_threadpool>,
+    free: unsafe extern "C" fn(*mut sys::ggml_threadpool),
+}
+
+/// Loads the backends and routes ggml's log into `log`, once.
+pub(super) fn init() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        // SAFETY: the callbacks are plain functions that live for the whole program.
+        unsafe {
+            sys::ggml_log_set(Some(on_log), std::ptr::null_mut());
+            sys::ggml_set_abort_callback(Some(on_abort));
+            if sys::ggml_backend_dev_count() == 0 {
+                sys::ggml_backend_load_all();
+            }
+        }
+    });
+}
+
+unsafe extern "C" fn on_log(level: sys::ggml_log_level, text: *const c_char, _: *mut c_void) {
+    // SAFETY: ggml passes a C string that lives for the call.
+    let text = unsafe { CStr::from_ptr(text) }.to_string_lossy();
+    let text = text.trim_end();
+    if text.is_empty() {
+        return;
+    }
+    match level {
+        sys::GGML_LOG_LEVEL_ERROR => log::error!(target: "culet::ggml", "{text}"),
+        sys::GGML_LOG_LEVEL_WARN => log::warn!(target: "culet::ggml", "{text}"),
+        _ => log::debug!(target: "culet::ggml", "{text}"),
+    }
+}
+
+unsafe extern "C" fn on_abort(text: *const c_char) {
+    // SAFETY: ggml passes a C string that lives for the call.
+    let text = unsafe { CStr::from_ptr(text) }.to_string_lossy();
+    log::error!(target: "culet::ggml", "kernel assertion, please report: {}", text.trim_end());
+}
+
+unsafe extern "C" fn is_cancelled(flag: *mut c_void) -> bool {
+    // SAFETY: the backend that registered the callback owns the flag's `Arc`.
+    unsafe { &*flag.cast::<AtomicBool>() }.load(Ordering::Relaxed)
+}
+
+/// Lists the devices that the kernels can use.
+pub fn devices() -> Vec<DeviceInfo> {
+    init();
+    // SAFETY: indices are below the count; names are static C strings.
+    unsafe {
+        (0..sys::ggml_backend_dev_count())
+            .map(|i| {
+                let dev = sys::ggml_backend_dev_get(i);
+                let text = |p: *const c_char| CStr::from_ptr(p).to_string_lossy().into_owned();
+                let (mut free, mut total) = (0, 0);
+                sys::ggml_backend_dev_memory(dev, &raw mut free, &raw mut total);
+                DeviceInfo {
+                    name: text(sys::ggml_backend_dev_name(dev)),
+                    description: text(sys::ggml_backend_dev_description(dev)),
+                    free_bytes: free,
+                    total_bytes: total,
+                    is_gpu: is_gpu(dev),
+                }
+            })
+            .collect()
+    }
+}
+
+fn is_gpu(dev: sys::ggml_backend_dev_t) -> bool {
+    // SAFETY: `dev` comes from ggml's registry.
+    let kind = unsafe { sys::ggml_backend_dev_type(dev) };
+    kind == sys::GGML_BACKEND_DEVICE_TYPE_GPU || kind == sys::GGML_BACKEND_DEVICE_TYPE_IGPU
+}
+
+pub(super) fn cpu_device() -> Result<sys::ggml_backend_dev_t> {
+    init();
+    // SAFETY: looks an entry of the registry up.
+    let dev = unsafe { sys::ggml_backend_dev_by_type(sys::GGML_BACKEND_DEVICE_TYPE_CPU) };
+    if dev.is_null() {
+        return Err(Error::device("no processor kernels are installed beside the program"));
+    }
+    Ok(dev)
+}
+
+/// Returns a function of the processor backend by name, or `None`.
+pub(super) fn cpu_function(name: &CStr) -> Result<Option<NonNull<c_void>>> {
+    let dev = cpu_device()?;
+    // SAFETY: the registry of a registered device is never null.
+    let raw = unsafe {
+        sys::ggml_backend_reg_get_proc_address(
+            sys::ggml_backend_dev_backend_reg(dev),
+            name.as_ptr(),
+        )
+    };
+    Ok(NonNull::new(raw))
+}
+
+fn default_threads() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get).min(8)
+}
+
+impl Backend {
+    /// Starts the processor's threads and, if asked for, a GPU.
+    ///
+    /// # Errors
+    /// `Device` if a backend cannot be started; `Input` if the GPU's name fits none.
+    pub fn new(options: &BackendOptions) -> Result<Self> {
+        let dev = cpu_device()?;
+        let n_threads = match options.n_threads {
+            0 => default_threads(),
+            n if n <= THREADS_MAX => n,
+            n => return Err(Error::input(format!("{n} threads; at most {THREADS_MAX} are used"))),
+        };
+        // SAFETY: `dev` is the processor's entry; null parameters are allowed.
+        let cpu = NonNull::new(unsafe { sys::ggml_backend_dev_init(dev, std::ptr::null()) })
+            .ok_or_else(|| Error::device("the processor backend cannot be started"))?;
+        let mut backend = Self { cpu, gpu: None, pool: None, n_threads, cancel: Cancel::new() };
+        backend.start_threads()?;
+        if let Some(name) = &options.gpu {
+            backend.gpu = Some(start_gpu(name)?);
+        }
+        Ok(backend)
+    }
+
+    fn start_threads(&mut self) -> Result<()> {
+        let set_n = cpu_function(c"ggml_backend_set_n_threads")?;
+        let new = cpu_function(c"ggml_threadpool_new")?;
+        let free = cpu_function(c"ggml_threadpool_free")?;
+        let set = cpu_function(c"ggml_backend_cpu_set_threadpool")?;
+        let abort = cpu_function(c"ggml_backend_set_abort_callback")?;
+        type New =
+            unsafe extern "C" fn(*mut sys::ggml_threadpool_params) -> *mut sys::ggml_threadpool;
+        type Free = unsafe extern "C" fn(*mut sys::ggml_threadpool);
+        type Set = unsafe extern "C" fn(sys::ggml_backend_t, *mut sys::ggml_threadpool);
+        type SetN = unsafe extern "C" fn(sys::ggml_backend_t, i32);
+        type Abort = unsafe extern "C" fn(
+            sys::ggml_backend_t,
+            Option<unsafe extern "C" fn(*mut c_void) -> bool>,
+            *mut c_void,
+        );
+        // SAFETY: the registry promises these signatures for these names; the pool is freed in
+        // `Drop` after the backend; the flag is owned by `self` and outlives the backend.
+        unsafe {
+            if let Some(f) = set_n {
+                std::mem::transmute::<*mut c_void, SetN>(f.as_ptr())(
+                    self.cpu.as_ptr(),
+                    self.n_threads as i32,
+                );
+            }
+            if let Some(f) = abort {
+                std::mem::transmute::<*mut c_void, Abort>(f.as_ptr())(
+                    self.cpu.as_ptr(),
+                    Some(is_cancelled),
+                    Arc::as_ptr(&self.cancel.0).cast_mut().cast(),
+                );
+            }
+            if let (Some(new), Some(free), Some(set)) = (new, free, set) {
+                let mut params = sys::ggml_threadpool_params_default(self.n_threads as i32);
+                let raw = std::mem::transmute::<*mut c_void, New>(new.as_ptr())(&raw mut params);
+                if let Some(raw) = NonNull::new(raw) {
+                    let free = std::mem::transmute::<*mut c_void, Free>(free.as_ptr());
+                    self.pool = Some(Pool { raw, free });
+                    std::mem::transmute::<*mut c_void, Set>(set.as_ptr())(
+                        self.cpu.as_ptr(),
+                        raw.as_ptr(),
+                    );
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns the number of processor threads.
+    pub fn n_threads(&self) -> usize {
+        self.n_threads
+    }
+
+    /// Tells whether a GPU takes part.
+    pub fn has_gpu(&self) -> bool {
+        self.gpu.is_some()
+    }
+
+    /// Returns the flag that stops a running computation; clone it for another thread.
+    pub fn cancel(&self) -> &Cancel {
+        &self.cancel
+    }
+
+    pub(super) fn cpu(&self) -> sys::ggml_backend_t {
+        self.cpu.as_ptr()
+    }
+
+    pub(super) fn gpu(&self) -> Option<sys::ggml_backend_t> {
+        self.gpu.map(NonNull::as_ptr)
+    }
+}
+
+impl Drop for Backend {
+    fn drop(&mut self) {
+        // SAFETY: each was made by `new` and is freed once; the backend goes before its pool.
+        unsafe {
+            if let Some(gpu) = self.gpu {
+                sys::ggml_backend_free(gpu.as_ptr());
+            }
+            sys::ggml_backend_free(self.cpu.as_ptr());
+            if let Some(pool) = self.pool.take() {
+                (pool.free)(pool.raw.as_ptr());
+            }
+        }
+    }
+}
+
+fn start_gpu(name: &str) -> Result<NonNull<sys::ggml_backend>> {
+    let all = devices();
+    let wanted = name.to_lowercase();
+    let index = all.iter().position(|d| {
+        d.is_gpu
+            && (wanted == "auto"
+                || d.name.to_lowercase().contains(&wanted)
+                || d.description.to_lowercase().contains(&wanted))
+    });
+    let Some(index) = index else {
+        let names: Vec<_> = all.iter().filter(|d| d.is_gpu).map(|d| d.name.as_str()).collect();
+        return Err(Error::input(format!(
+            "no GPU is called \"{name}\"; this build and machine offer: {}",
+            if names.is_empty() { "none".to_owned() } else { names.join(", ") }
+        )));
+    };
+    // SAFETY: the index is one of the registry's.
+    let raw =
+        unsafe { sys::ggml_backend_dev_init(sys::ggml_backend_dev_get(index), std::ptr::null()) };
+    NonNull::new(raw).ok_or_else(|| {
+        Error::device(format!("GPU {} cannot be started; use the processor", all[index].name))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_processor_is_always_there() {
+        assert!(devices().iter().any(|d| !d.is_gpu));
+        let backend = Backend::new(&BackendOptions { n_threads: 2, gpu: None });
+        assert_eq!(backend.map(|b| b.n_threads()).ok(), Some(2));
+    }
+
+    #[test]
+    fn absurd_options_are_refused() {
+        assert!(Backend::new(&BackendOptions { n_threads: 100_000, gpu: None }).is_err());
+        let gpu = Some("no such card".to_owned());
+        assert!(Backend::new(&BackendOptions { n_threads: 1, gpu }).is_err());
+    }
+
+    const fn assert_send<T: Send>() {}
+    const _: () = assert_send::<Backend>();
+}

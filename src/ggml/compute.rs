@@ -1,0 +1,323 @@
+//! Planning memory for a graph, running it, writing inputs and reading outputs.
+//!
+//! In: a finished [`GraphBuilder`]. Out: a [`Plan`] that can be computed again and again.
+//! Invariant: computing allocates nothing; inputs are written before every computation.
+
+use std::any::Any;
+use std::ptr::NonNull;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use llama_cpp_sys_2 as sys;
+
+use super::backend::Backend;
+use super::buffer::Context;
+use super::custom::Custom;
+use super::graph::GraphBuilder;
+use super::tensor::DType;
+use crate::error::Error;
+use crate::error::Result;
+
+/// Handle of one input or output of a [`Plan`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Port(pub(super) usize);
+
+enum Memory {
+    /// One buffer of the processor's.
+    Host(NonNull<sys::ggml_gallocr>),
+    /// Split between a GPU and the processor.
+    Split(NonNull<sys::ggml_backend_sched>),
+}
+
+/// A graph with its memory, ready to be computed.
+pub struct Plan {
+    memory: Memory,
+    graph: NonNull<sys::ggml_cgraph>,
+    ports: Vec<NonNull<sys::ggml_tensor>>,
+    #[expect(clippy::vec_box, reason = "ggml keeps their addresses")]
+    customs: Vec<Box<Custom>>,
+    _context: Context,
+    _keep: Vec<Arc<dyn Any + Send + Sync>>,
+}
+
+// SAFETY: a plan is used by one thread at a time because every method that touches memory takes
+// `&mut self`; what it shares with others (weights) is only read.
+unsafe impl Send for Plan {}
+
+impl Plan {
+    /// Reserves the memory that the graph needs.
+    ///
+    /// # Errors
+    /// `Memory` if it does not fit.
+    pub fn new(builder: GraphBuilder, backend: &Backend) -> Result<Self> {
+        let GraphBuilder { context, graph, ports, keep, customs, .. } = builder;
+        let memory = match backend.gpu() {
+            None => host_memory(graph, backend)?,
+            Some(gpu) => split_memory(graph, gpu, backend)?,
+        };
+        let mut keep = keep.into_inner();
+        keep.sort_by_key(|k| Arc::as_ptr(k).cast::<()>().addr());
+        keep.dedup_by_key(|k| Arc::as_ptr(k).cast::<()>().addr());
+        Ok(Self {
+            memory,
+            graph,
+            ports: ports.into_inner(),
+            customs: customs.into_inner(),
+            _context: context,
+            _keep: keep,
+        })
+    }
+
+    /// Returns the bytes reserved for intermediate values.
+    pub fn size_bytes(&self) -> usize {
+        // SAFETY: the allocators are alive.
+        match self.memory {
+            Memory::Host(m) => unsafe { sys::ggml_gallocr_get_buffer_size(m.as_ptr(), 0) },
+            Memory::Split(m) => unsafe {
+                let n = sys::ggml_backend_sched_get_n_backends(m.as_ptr());
+                (0..n)
+                    .map(|i| {
+                        let b = sys::ggml_backend_sched_get_backend(m.as_ptr(), i);
+                        sys::ggml_backend_sched_get_buffer_size(m.as_ptr(), b)
+                    })
+                    .sum()
+            },
+        }
+    }
+
+    /// Returns the number of nodes.
+    pub fn n_nodes(&self) -> usize {
+        // SAFETY: the graph lives in the context.
+        unsafe { sys::ggml_graph_n_nodes(self.graph.as_ptr()) as usize }
+    }
+
+    fn port(&self, port: Port, dtypes: &[DType]) -> Result<(*mut sys::ggml_tensor, usize)> {
+        let tensor =
+            self.ports.get(port.0).ok_or_else(|| Error::internal("port of another plan"))?;
+        let dtype = DType::of(*tensor);
+        if !dtypes.contains(&dtype) {
+            return Err(Error::internal(format!("port {} holds {dtype}", port.0)));
+        }
+        // SAFETY: the tensor lives in the context.
+        Ok((tensor.as_ptr(), unsafe { sys::ggml_nbytes(tensor.as_ptr()) }))
+    }
+
+    fn write(&mut self, port: Port, dtype: DType, ptr: *const u8, len: usize) -> Result<()> {
+        let (tensor, size) = self.port(port, &[dtype])?;
+        // SAFETY: the tensor lives in the context.
+        let allocated = unsafe { !(*tensor).data.is_null() };
+        if len != size {
+            return Err(Error::internal(format!("input {} has {size} bytes, not {len}", port.0)));
+        }
+        if allocated {
+            // SAFETY: `len` bytes are readable at `ptr` and writable in the tensor.
+            unsafe { sys::ggml_backend_tensor_set(tensor, ptr.cast(), 0, len) };
+        }
+        Ok(())
+    }
+
+    /// Writes an f32 input.
+    ///
+    /// # Errors
+    /// `Internal` if the type or length differs.
+    pub fn write_f32(&mut self, port: Port, values: &[f32]) -> Result<()> {
+        self.write(port, DType::F32, values.as_ptr().cast(), size_of_val(values))
+    }
+
+    /// Writes an i32 input.
+    ///
+    /// # Errors
+    /// `Internal` if the type or length differs.
+    pub fn write_i32(&mut self, port: Port, values: &[i32]) -> Result<()> {
+        self.write(port, DType::I32, values.as_ptr().cast(), size_of_val(values))
+    }
+
+    /// Writes an i64 input.
+    ///
+    /// # Errors
+    /// `Internal` if the type or length differs.
+    pub fn write_i64(&mut self, port: Port, values: &[i64]) -> Result<()> {
+        self.write(port, DType::I64, values.as_ptr().cast(), size_of_val(values))
+    }
+
+    /// Writes an f16 input given as bits.
+    ///
+    /// # Errors
+    /// `Internal` if the type or length differs.
+    pub fn write_f16_bits(&mut self, port: Port, values: &[u16]) -> Result<()> {
+        self.write(port, DType::F16, values.as_ptr().cast(), size_of_val(values))
+    }
+
+    /// Reads an f32 output from element `first` on.
+    ///
+    /// # Errors
+    /// `Internal` if the type differs or the range is outside.
+    pub fn read_f32(&mut self, port: Port, first: usize, out: &mut [f32]) -> Result<()> {
+        let (tensor, size) = self.port(port, &[DType::F32])?;
+        let (offset, len) = (first * 4, size_of_val(out));
+        if offset.checked_add(len).is_none_or(|end| end > size) {
+            return Err(Error::internal(format!("output {} has only {size} bytes", port.0)));
+        }
+        // SAFETY: the range was checked.
+        unsafe { sys::ggml_backend_tensor_get(tensor, out.as_mut_ptr().cast(), offset, len) };
+        Ok(())
+    }
+
+    /// Computes the graph.
+    ///
+    /// # Errors
+    /// `Cancelled` if the backend's flag was set; `Internal` if a kernel failed.
+    pub fn compute(&mut self, backend: &mut Backend) -> Result<()> {
+        if backend.cancel().is_cancelled() {
+            return Err(Error::cancelled());
+        }
+        // SAFETY: graph, memory and backend are alive and exclusively ours.
+        let status = unsafe {
+            match self.memory {
+                Memory::Host(_) => {
+                    sys::ggml_backend_graph_compute(backend.cpu(), self.graph.as_ptr())
+                }
+                Memory::Split(m) => {
+                    sys::ggml_backend_sched_graph_compute(m.as_ptr(), self.graph.as_ptr())
+                }
+            }
+        };
+        if self.customs.iter().any(|c| c.panicked.swap(false, Ordering::Relaxed)) {
+            return Err(Error::internal("a kernel of ours panicked"));
+        }
+        match status {
+            sys::GGML_STATUS_SUCCESS => Ok(()),
+            sys::GGML_STATUS_ABORTED => Err(Error::cancelled()),
+            sys::GGML_STATUS_ALLOC_FAILED => Err(Error::memory("the kernels ran out of memory")),
+            other => Err(Error::internal(format!("the kernels failed with status {other}"))),
+        }
+    }
+}
+
+fn host_memory(graph: NonNull<sys::ggml_cgraph>, backend: &Backend) -> Result<Memory> {
+    // SAFETY: the backend is alive; the allocator is freed by `Plan`.
+    unsafe {
+        let kind = sys::ggml_backend_get_default_buffer_type(backend.cpu());
+        let raw = NonNull::new(sys::ggml_gallocr_new(kind))
+            .ok_or_else(|| Error::memory("no memory for an allocator"))?;
+        if !sys::ggml_gallocr_alloc_graph(raw.as_ptr(), graph.as_ptr()) {
+            sys::ggml_gallocr_free(raw.as_ptr());
+            return Err(Error::memory("intermediate values do not fit; use a smaller batch"));
+        }
+        Ok(Memory::Host(raw))
+    }
+}
+
+fn split_memory(
+    graph: NonNull<sys::ggml_cgraph>,
+    gpu: sys::ggml_backend_t,
+    backend: &Backend,
+) -> Result<Memory> {
+    let mut backends = [gpu, backend.cpu()];
+    // SAFETY: both backends outlive the plan by the contract of `Backend`; the scheduler is freed
+    // by `Plan`.
+    unsafe {
+        let size = sys::ggml_graph_size(graph.as_ptr()) as usize;
+        let raw = sys::ggml_backend_sched_new(
+            backends.as_mut_ptr(),
+            std::ptr::null_mut(),
+            2,
+            size,
+            false,
+            false,
+        );
+        let raw = NonNull::new(raw).ok_or_else(|| Error::memory("no memory for a scheduler"))?;
+        if !sys::ggml_backend_sched_alloc_graph(raw.as_ptr(), graph.as_ptr()) {
+            sys::ggml_backend_sched_free(raw.as_ptr());
+            return Err(Error::memory("intermediate values do not fit the GPU's memory"));
+        }
+        Ok(Memory::Split(raw))
+    }
+}
+
+impl Drop for Plan {
+    fn drop(&mut self) {
+        // SAFETY: made by `new`, freed once.
+        unsafe {
+            match self.memory {
+                Memory::Host(m) => sys::ggml_gallocr_free(m.as_ptr()),
+                Memory::Split(m) => sys::ggml_backend_sched_free(m.as_ptr()),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ggml::BackendOptions;
+
+    fn backend() -> Backend {
+        Backend::new(&BackendOptions { n_threads: 2, gpu: None }).expect("a processor")
+    }
+
+    #[test]
+    fn a_graph_computes_again_and_again() {
+        let mut backend = backend();
+        let g = GraphBuilder::new(64, &backend).expect("small");
+        let (x, x_port) = g.input(DType::F32, &[32, 3]).expect("small");
+        let y = g.rms_norm(x, None, 1e-6).expect("fits");
+        let z = g.add(y, x).expect("fits");
+        let out = g.output(z);
+        let mut plan = Plan::new(g, &backend).expect("fits");
+        for round in 1..4 {
+            let values = vec![round as f32; 96];
+            plan.write_f32(x_port, &values).expect("fits");
+            plan.compute(&mut backend).expect("computes");
+            let mut got = vec![0.0; 96];
+            plan.read_f32(out, 0, &mut got).expect("fits");
+            assert!(got.iter().all(|v| (v - 1.0 - round as f32).abs() < 1e-4), "{got:?}");
+        }
+    }
+
+    #[test]
+    fn wrong_shapes_are_errors_not_aborts() {
+        let backend = backend();
+        let g = GraphBuilder::new(16, &backend).expect("small");
+        let (a, _) = g.input(DType::F32, &[32, 3]).expect("small");
+        let (b, _) = g.input(DType::F32, &[31, 3]).expect("small");
+        let (i, _) = g.input(DType::I32, &[3]).expect("small");
+        assert!(g.mul_mat(a, b).is_err());
+        assert!(g.add(a, b).is_err());
+        assert!(g.add(a, i).is_err());
+        assert!(g.reshape(a, &[5, 5]).is_err());
+        assert!(g.permute(a, [0, 0, 1, 2]).is_err());
+        assert!(g.slice(a, 0, 30, 3).is_err());
+        assert!(g.attention([a, b, b], None, 1.0).is_err());
+        assert!(g.set_rows(a, b, i).is_err());
+        assert!(g.input(DType::F32, &[0]).is_err());
+        assert!((0..20).any(|_| g.add(a, a).is_err()), "the graph is bounded");
+    }
+
+    #[test]
+    fn a_cancelled_backend_computes_nothing() {
+        let mut backend = backend();
+        let g = GraphBuilder::new(16, &backend).expect("small");
+        let (a, port) = g.input(DType::F32, &[32]).expect("small");
+        let _ = g.output(g.add(a, a).expect("fits"));
+        let mut plan = Plan::new(g, &backend).expect("fits");
+        plan.write_f32(port, &[1.0; 32]).expect("fits");
+        backend.cancel().cancel();
+        let kind = plan.compute(&mut backend).map_err(|e| e.kind());
+        assert_eq!(kind, Err(crate::error::ErrorKind::Cancelled));
+    }
+
+    #[test]
+    fn a_panicking_kernel_becomes_an_error() {
+        let mut backend = backend();
+        let g = GraphBuilder::new(16, &backend).expect("small");
+        let (a, port) = g.input(DType::F32, &[32]).expect("small");
+        let y = g
+            .custom(&[32], &[a], crate::ggml::Split::One, |call| assert!(call.f32(0)[0] > 5.0))
+            .expect("fits");
+        let _ = g.output(y);
+        let mut plan = Plan::new(g, &backend).expect("fits");
+        plan.write_f32(port, &[1.0; 32]).expect("fits");
+        assert!(plan.compute(&mut backend).is_err());
+    }
+}

@@ -1,0 +1,12 @@
+//! Operations of ours inside a graph, and the fused ones built on them.
+//!
+//! In: a safe Rust kernel over slices. Out: a graph node that ggml's threads compute.
+
+mod call;
+mod fused;
+
+pub use call::Call;
+pub(super) use call::Custom;
+pub(super) use call::SRC_MAX;
+pub use call::Split;
+pub(super) use call::run;
