@@ -6,6 +6,7 @@ pub mod ggml;
 pub mod kernel;
 pub mod media;
 pub mod redact;
+pub mod sampler;
 pub mod units;
 
 pub use error::Error;
