@@ -3,6 +3,7 @@
 pub mod error;
 pub mod frontend;
 pub mod ggml;
+pub mod gguf;
 pub mod kernel;
 pub mod media;
 pub mod redact;

@@ -1,3 +1,7 @@
 //! Integration tests, one binary, because each binary links all of ggml.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 mod frontend;
+mod hostile_gguf;
+mod random;

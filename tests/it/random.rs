@@ -1,0 +1,81 @@
+//! Seeded random numbers and mutations for the tests.
+//!
+//! Invariant: the same seed gives the same numbers everywhere.
+
+/// SplitMix64.
+pub(crate) struct Rng(pub(crate) u64);
+
+impl Rng {
+    /// Returns the next number.
+    pub(crate) fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// Returns a number below `n`.
+    pub(crate) fn below(&mut self, n: usize) -> usize {
+        (self.next() % n as u64) as usize
+    }
+}
+
+/// Returns the seeds to run: those given by `SEED`, or the first `n`.
+pub(crate) fn seeds(n: u64) -> Vec<u64> {
+    match std::env::var("SEED") {
+        Ok(text) => vec![text.parse().expect("SEED is a number")],
+        Err(_) => (0..n).collect(),
+    }
+}
+
+/// Changes `bytes` in `n` places; most often a number is replaced by a telling one.
+pub(crate) fn mutate(bytes: &mut Vec<u8>, rng: &mut Rng, n: usize) {
+    const TELLING: [u64; 14] = [
+        0,
+        1,
+        2,
+        9,
+        31,
+        0x7f,
+        0xff,
+        1 << 16,
+        1 << 24,
+        (1 << 31) - 1,
+        u32::MAX as u64,
+        1 << 40,
+        i64::MAX as u64,
+        u64::MAX,
+    ];
+    for _ in 0..n {
+        if bytes.len() < 9 {
+            return;
+        }
+        let at = rng.below(bytes.len() - 8);
+        match rng.below(8) {
+            0 => bytes[at] ^= 1 << rng.below(8),
+            1 => bytes[at] = rng.next() as u8,
+            2 => {
+                bytes.truncate(at);
+            }
+            3 => {
+                let end = (at + 1 + rng.below(40)).min(bytes.len());
+                bytes.drain(at..end);
+            }
+            4 => {
+                let end = (at + 1 + rng.below(80)).min(bytes.len());
+                let part = bytes[at..end].to_vec();
+                let to = rng.below(bytes.len());
+                bytes.splice(to..to, part);
+            }
+            5 | 6 => {
+                let v = TELLING[rng.below(TELLING.len())].to_le_bytes();
+                bytes[at..at + 8].copy_from_slice(&v);
+            }
+            _ => {
+                let v = TELLING[rng.below(TELLING.len())] as u32;
+                bytes[at..at + 4].copy_from_slice(&v.to_le_bytes());
+            }
+        }
+    }
+}
