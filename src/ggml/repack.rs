@@ -120,7 +120,7 @@ mod tests {
     #[test]
     fn packing_in_chunks_equals_packing_whole() {
         let values: Vec<f32> = (0..256 * 192).map(|i| ((i * 7919) % 1000) as f32 / 500.0).collect();
-        let bytes = super::super::quantize(DType::Q4_0, &values, 256).expect("rows divide");
+        let bytes = crate::ggml::quantize(DType::Q4_0, &values, 256).expect("rows divide");
         let Some(whole) = pack_rows(DType::Q4_0, 256, 192, &bytes).expect("valid") else {
             return assert_eq!(layout_fingerprint(DType::Q4_0).ok(), Some(None));
         };
