@@ -9,6 +9,7 @@ pub mod kernel;
 pub mod media;
 pub mod redact;
 pub mod sampler;
+pub mod source;
 pub mod units;
 
 pub use error::Error;

@@ -8,6 +8,11 @@ pub const FRAME_SIDE_PX_MAX: u32 = 65_536;
 /// Largest picture that is accepted, in pixels (width times height).
 pub const FRAME_AREA_PX_MAX: u64 = 256 << 20;
 
+/// Lowest sample rate that is accepted.
+pub const RATE_HZ_MIN: u32 = 1_000;
+/// Highest sample rate that is accepted.
+pub const RATE_HZ_MAX: u32 = 768_000;
+
 /// Mono sound as 32-bit floats, nominally in [-1, 1].
 #[derive(Clone, Default)]
 pub struct Pcm {
@@ -94,6 +99,19 @@ pub fn check_size(width: u32, height: u32) -> Result<()> {
         return Err(Error::input(format!(
             "picture of {width}x{height} is too large; at most {FRAME_SIDE_PX_MAX} pixels a side \
              and {FRAME_AREA_PX_MAX} pixels in all are read"
+        )));
+    }
+    Ok(())
+}
+
+/// Checks a sample rate against the limits.
+///
+/// # Errors
+/// `Input` if it is too low or too high.
+pub fn check_rate(rate_hz: u32) -> Result<()> {
+    if !(RATE_HZ_MIN..=RATE_HZ_MAX).contains(&rate_hz) {
+        return Err(Error::input(format!(
+            "sound has {rate_hz} samples a second, expected {RATE_HZ_MIN} to {RATE_HZ_MAX}"
         )));
     }
     Ok(())

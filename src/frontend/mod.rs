@@ -7,7 +7,9 @@ pub mod patches;
 pub mod pixels;
 #[cfg(test)]
 pub(crate) mod random;
+pub mod resample;
 
 pub use mel::MelFrames;
 pub use mel::MelStream;
 pub use patches::Patches;
+pub use resample::Resampler;

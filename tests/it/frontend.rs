@@ -4,9 +4,11 @@
 use std::path::PathBuf;
 use std::time::Instant;
 
+use culet::ErrorKind;
 use culet::Frame;
 use culet::frontend::Patches;
 use culet::frontend::pixels;
+use culet::source::SoundFile;
 
 fn golden(name: &str) -> String {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
@@ -64,4 +66,62 @@ fn resized_pictures_equal_the_reference_bit_for_bit() {
     }
     assert!(failures.is_empty(), "{} of {n_pictures} differ: {failures:#?}", failures.len());
     assert!(n_pictures >= 30);
+}
+
+/// Returns amplitude and phase-free error of a tone in a sound, away from its ends.
+fn amplitude_at(samples: &[f32], rate_hz: u32, tone_hz: f64) -> f64 {
+    let (mut re, mut im) = (0.0, 0.0);
+    let inner = &samples[samples.len() / 8..samples.len() - samples.len() / 8];
+    let mut weights = 0.0;
+    for (n, &sample) in inner.iter().enumerate() {
+        let turn = std::f64::consts::TAU * n as f64;
+        let weight = 0.5 - 0.5 * (turn / inner.len() as f64).cos();
+        let (sin, cos) = (turn * tone_hz / f64::from(rate_hz)).sin_cos();
+        re += weight * cos * f64::from(sample);
+        im += weight * sin * f64::from(sample);
+        weights += weight;
+    }
+    2.0 * f64::hypot(re, im) / weights
+}
+
+#[test]
+fn every_sound_format_is_read() {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden/sounds");
+    let (mut n_sounds, mut failures) = (0, Vec::new());
+    let mut paths: Vec<_> = folder.read_dir().unwrap().map(|entry| entry.unwrap().path()).collect();
+    paths.sort();
+    for path in paths {
+        let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+        if ["README.md", "make.sh", "mono.opus"].contains(&name.as_str()) {
+            continue;
+        }
+        n_sounds += 1;
+        let bytes = std::fs::read(&path).unwrap();
+        for sound in [SoundFile::open(&path), SoundFile::from_bytes(bytes)] {
+            let sound = match sound {
+                Ok(sound) => sound,
+                Err(e) => {
+                    failures.push(format!("{name}: {e}"));
+                    continue;
+                }
+            };
+            let rate_hz = sound.rate_hz();
+            let samples: Vec<f32> = sound.flat_map(|block| block.unwrap().samples).collect();
+            let seconds = samples.len() as f64 / f64::from(rate_hz);
+            let amplitude = amplitude_at(&samples, rate_hz, 440.0);
+            if !(0.2..0.4).contains(&seconds) || (amplitude - 0.5).abs() > 0.05 {
+                failures.push(format!("{name}: {rate_hz} Hz, {seconds} s, amplitude {amplitude}"));
+            }
+        }
+    }
+    assert!(failures.is_empty(), "{failures:#?}");
+    assert!(n_sounds >= 20);
+}
+
+#[test]
+fn opus_is_refused_with_a_remedy() {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden/sounds");
+    let e = SoundFile::open(&folder.join("mono.opus")).unwrap_err();
+    assert_eq!(e.kind(), ErrorKind::Unsupported);
+    assert!(e.to_string().contains("convert it"), "{e}");
 }
