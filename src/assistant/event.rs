@@ -30,7 +30,7 @@ pub enum Input {
         /// Bytes of the answer's text from its start.
         end_bytes: usize,
     },
-    /// The answer is complete, or ended early by an error.
+    /// The answer is complete, or ended early by an error. Its last clause was told before.
     AnswerEnded {
         /// The answer that `GuessEnd` or `CommitEnd` named.
         answer: u32,
@@ -128,7 +128,7 @@ pub enum Action {
         /// Bytes of the answer's text that were heard.
         to_bytes: usize,
     },
-    /// Try to open the microphone.
+    /// Try to open the microphone, if it is not open.
     OpenMicrophone,
     /// Stop listening until woken.
     Sleep,

@@ -21,7 +21,7 @@ use heapless::Deque;
 /// Actions that may wait to be polled.
 const ACTIONS_MAX: usize = 32;
 /// Most actions that one input leads to.
-const ACTIONS_PER_INPUT_MAX: usize = 10;
+const ACTIONS_PER_INPUT_MAX: usize = 16;
 /// Longest block of sound.
 const BLOCK_SAMPLES_MAX: u32 = 16_000;
 /// Pause in which a long audio block is closed.
@@ -76,18 +76,18 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// Creates a machine that listens.
+    /// Creates a machine that listens from `now_ns` on.
     ///
     /// # Errors
     /// `Input` if an option is out of range.
-    pub fn new(options: TurnOptions) -> Result<Self> {
+    pub fn new(options: TurnOptions, now_ns: u64) -> Result<Self> {
         options.check()?;
         Ok(Self {
             options,
             state: State::Listening,
             actions: Deque::new(),
             counters: Counters::default(),
-            now_ns: 0,
+            now_ns,
             endpoint: Endpoint::default(),
             floor: 0,
             echo_until: 0,
@@ -96,7 +96,7 @@ impl Machine {
             fed_to: 0,
             answer: Answer::default(),
             n_answers: 0,
-            idle_since_ns: 0,
+            idle_since_ns: now_ns,
             reopen: None,
             is_mute: false,
         })
@@ -112,13 +112,13 @@ impl Machine {
         self.counters
     }
 
-    /// Returns the earliest sample that an action may still ask for.
+    /// Returns the earliest sample that later actions may ask for.
     pub fn needed_from(&self) -> u64 {
-        let preroll = samples(self.options.preroll_ms + self.options.barge_in_ms + 1_000);
-        let before_onset = self.endpoint.position().saturating_sub(preroll).max(self.floor);
+        let preroll = samples(self.options.preroll_ms);
+        let from = self.endpoint.earliest_onset().saturating_sub(preroll).max(self.floor);
         match self.state {
-            State::Hearing | State::Guessing => before_onset.min(self.fed_to),
-            _ => before_onset,
+            State::Hearing | State::Guessing => from.min(self.fed_to),
+            _ => from,
         }
     }
 
@@ -222,6 +222,7 @@ impl Machine {
         self.state = State::Hearing;
         let from = onset.saturating_sub(samples(self.options.preroll_ms)).max(self.floor);
         (self.turn_from, self.block_from, self.fed_to) = (from, from, from);
+        self.echo_until = 0;
         self.endpoint.begin(true);
         self.push(Action::StartSpeech { from });
         self.feed();
@@ -249,11 +250,15 @@ impl Machine {
         if is_long && silence >= samples(BLOCK_PAUSE_MS) {
             self.close_block();
         }
-        if self.fed_to - self.turn_from >= samples(self.options.turn_ms_max) {
+        if self.is_turn_full() {
             self.end_turn();
         } else if self.options.mode != Mode::PushToTalk {
             self.check_silence(silence);
         }
+    }
+
+    fn is_turn_full(&self) -> bool {
+        self.fed_to - self.turn_from >= samples(self.options.turn_ms_max)
     }
 
     fn check_silence(&mut self, silence: u64) {
@@ -383,6 +388,9 @@ impl Machine {
             self.counters.barge_ins += 1;
             self.stop_answer();
             self.start(onset);
+        } else if self.is_turn_full() {
+            // Going on would end the turn again at once; the user hears the answer first.
+            self.endpoint.break_run();
         } else {
             if self.is_playing_aloud() {
                 self.push(Action::StopPlayback);
@@ -451,7 +459,6 @@ impl Machine {
             (Key::TalkDown, State::Answering) if is_talk => {
                 self.counters.barge_ins += 1;
                 self.stop_answer();
-                self.echo_until = 0;
                 self.start(self.endpoint.position());
             }
             (Key::TalkUp, State::Hearing) if is_talk => self.end_turn(),
@@ -468,6 +475,7 @@ impl Machine {
             (Key::Wake, State::Asleep) => {
                 self.floor = self.endpoint.position();
                 self.rest();
+                self.push(Action::OpenMicrophone);
             }
             _ => {}
         }

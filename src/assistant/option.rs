@@ -113,9 +113,9 @@ impl TurnOptions {
             ("barge_in_ms", self.barge_in_ms, 10, 2_000),
             ("preroll_ms", self.preroll_ms, 0, 2_000),
             ("speech_ms_min", self.speech_ms_min, 0, 5_000),
-            ("end_silence_ms", self.end_silence_ms, 50, 60_000),
+            ("end_silence_ms", self.end_silence_ms, 50, 10_000),
             ("guess_silence_ms", self.guess_silence_ms, 0, self.end_silence_ms),
-            ("block_ms_max", self.block_ms_max, 1_000, 30_000),
+            ("block_ms_max", self.block_ms_max, 10_000, 30_000),
             ("block_pause_from_ms", self.block_pause_from_ms, 500, self.block_ms_max),
             ("turn_ms_max", self.turn_ms_max, 1_000, 3_600_000),
             ("echo_tail_ms", self.echo_tail_ms, 0, 5_000),
@@ -152,7 +152,7 @@ mod tests {
                 TurnOptions { guess_silence_ms: 701, ..default.clone() },
                 "guess_silence_ms is 701 ms",
             ),
-            (TurnOptions { block_ms_max: 31_000, ..default.clone() }, "expected 1000 to 30000 ms"),
+            (TurnOptions { block_ms_max: 31_000, ..default.clone() }, "expected 10000 to 30000 ms"),
             (TurnOptions { reopen_ms_max: 1, ..default }, "reopen_ms_max is 1 ms"),
         ];
         for (options, expected) in cases {

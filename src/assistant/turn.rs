@@ -60,6 +60,11 @@ impl Endpoint {
         self.run_from.filter(|_| self.run_voiced >= samples(ms))
     }
 
+    /// Returns where speech would begin that is found next.
+    pub(super) fn earliest_onset(&self) -> u64 {
+        self.run_from.unwrap_or(self.position)
+    }
+
     /// Begins a turn, or goes on with one, with the present run as its speech.
     pub(super) fn begin(&mut self, is_new: bool) {
         let before = if is_new { 0 } else { self.voiced };

@@ -5,3 +5,4 @@
 mod frontend;
 mod hostile_gguf;
 mod random;
+mod voice;
