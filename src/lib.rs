@@ -7,6 +7,7 @@ pub mod ggml;
 pub mod gguf;
 pub mod kernel;
 pub mod media;
+pub mod model;
 pub mod redact;
 pub mod sampler;
 pub mod source;

@@ -180,6 +180,12 @@ impl Mapping {
     }
 }
 
+impl AsRef<[u8]> for Mapping {
+    fn as_ref(&self) -> &[u8] {
+        self.bytes()
+    }
+}
+
 #[derive(Debug, Clone, Copy)]
 enum Hint {
     Random,

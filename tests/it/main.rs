@@ -4,5 +4,8 @@
 
 mod frontend;
 mod hostile_gguf;
+mod hostile_model;
+mod model;
 mod random;
+mod tiny;
 mod voice;

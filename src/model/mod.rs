@@ -1,0 +1,30 @@
+//! What Gemma 4 is: its shapes, its tensors' names, and what they cost in memory.
+//!
+//! In: a [`crate::gguf::Gguf`]. Out: checked [`HParams`] and [`EncoderHParams`], tables of
+//! expected tensors, and byte counts.
+//! Invariant: every number that leaves this folder was compared with a named limit, so that
+//! arithmetic on shapes neither overflows nor divides by zero.
+
+pub mod clamp;
+pub mod encoder_hparams;
+pub mod encoder_table;
+pub mod hparams;
+pub mod memory;
+pub mod tensor_table;
+pub mod variant;
+
+pub use clamp::Clamp;
+pub use encoder_hparams::AudioHParams;
+pub use encoder_hparams::EncoderHParams;
+pub use encoder_hparams::VisionHParams;
+pub use encoder_table::TensorNames;
+pub use encoder_table::audio_tensors;
+pub use encoder_table::vision_tensors;
+pub use hparams::HParams;
+pub use hparams::Layer;
+pub use hparams::LayerKind;
+pub use tensor_table::TensorSpec;
+pub use tensor_table::check;
+pub use tensor_table::resolve;
+pub use tensor_table::text_tensors;
+pub use variant::Variant;
