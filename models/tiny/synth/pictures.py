@@ -1,0 +1,250 @@
+"""Drawn scenes: coloured shapes, numbers and short words, with questions about them.
+
+In:  a seeded `random.Random`.
+Out: `Scene` values, their RGB pixels, questions and answers, and a label for every soft token.
+Invariant: pixels are drawn at the size that the encoder uses, so no resize happens in training.
+"""
+
+import random
+from dataclasses import dataclass
+from dataclasses import field
+
+import numpy as np
+from PIL import Image
+from PIL import ImageDraw
+from PIL import ImageFont
+
+from synth import world
+
+COLORS = {
+    "red": (215, 40, 40),
+    "green": (40, 165, 60),
+    "blue": (45, 80, 220),
+    "yellow": (240, 215, 45),
+    "black": (15, 15, 15),
+    "white": (245, 245, 245),
+    "orange": (245, 140, 30),
+    "purple": (140, 50, 170),
+}
+NAMES = list(COLORS)
+SHAPES = ["circle", "square", "triangle"]
+SIGNS = ["stop", "open", "exit", "cat", "dog", "sale", "taxi", "cafe"]
+# (width, height) in soft tokens of 48 pixels: what the 70-token budget makes of common sizes.
+GRIDS = [(8, 8), (8, 8), (8, 8), (9, 7), (9, 7), (7, 9), (11, 6), (6, 11)]
+CELL = 48
+CHARACTERS = "0123456789abcdefghijklmnopqrstuvwxyz"
+SIGN_SLOTS = 4
+TEXT = 1 + len(NAMES) * len(SHAPES)
+
+
+@dataclass
+class Thing:
+    """One shape or one text: its box in pixels."""
+
+    kind: str
+    color: str
+    box: tuple
+
+    def name(self):
+        return f"{self.color} {self.kind}"
+
+    def middle(self):
+        return (self.box[0] + self.box[2]) / 2, (self.box[1] + self.box[3]) / 2
+
+
+@dataclass
+class Scene:
+    """A picture before it is drawn."""
+
+    grid: tuple
+    things: list = field(default_factory=list)
+    text: str = ""
+    seed: int = 0
+
+    def size(self):
+        return self.grid[0] * CELL, self.grid[1] * CELL
+
+
+def find_place(r, scene, width, height):
+    """A free box, or None."""
+    w, h = scene.size()
+    for _ in range(30):
+        if width > w - 8 or height > h - 8:
+            return None
+        x, y = r.randint(4, w - width - 4), r.randint(4, h - height - 4)
+        box = (x, y, x + width, y + height)
+        apart = (
+            box[2] + 6 < o.box[0] or o.box[2] + 6 < x or box[3] + 6 < o.box[1] or o.box[3] + 6 < y
+            for o in scene.things
+        )
+        if all(apart):
+            return box
+    return None
+
+
+def scene(r, grid=None):
+    """A random scene: one to four shapes, or one printed text and perhaps a shape."""
+    s = Scene(grid or r.choice(GRIDS), seed=r.getrandbits(32))
+    if r.random() < 0.3:
+        s.text = str(r.randint(0, 99)) if r.random() < 0.6 else r.choice(SIGNS)
+        height = r.randint(80, 120)
+        width = int(height * 0.66 * len(s.text))
+        box = find_place(r, s, width, height)
+        if box is None:
+            s.text = ""
+        else:
+            s.things.append(Thing("text", r.choice(["black", "white"]), box))
+    count = r.choice([0, 1]) if s.text else r.choice([1, 1, 2, 2, 3, 4])
+    for _ in range(count):
+        side = r.randint(72, 150)
+        box = find_place(r, s, side, side)
+        thing = Thing(r.choice(SHAPES), r.choice(NAMES), box)
+        if box and all(thing.name() != o.name() for o in s.things):
+            s.things.append(thing)
+    return s if s.things else scene(r, grid)
+
+
+def font(height):
+    """A bold sans font whose digits are about `height` pixels tall."""
+    return ImageFont.load_default(size=int(height * 1.15))
+
+
+def draw(s):
+    """RGB pixels (height, width, 3), uint8."""
+    r = random.Random(s.seed)
+    base = r.randint(95, 190)
+    back = tuple(max(0, min(255, base + r.randint(-18, 18))) for _ in range(3))
+    image = Image.new("RGB", s.size(), back)
+    pen = ImageDraw.Draw(image)
+    for t in s.things:
+        fill = tuple(max(0, min(255, v + r.randint(-14, 14))) for v in COLORS[t.color])
+        x0, y0, x1, y1 = t.box
+        if t.kind == "circle":
+            pen.ellipse(t.box, fill=fill)
+        elif t.kind == "square":
+            pen.rectangle(t.box, fill=fill)
+        elif t.kind == "triangle":
+            pen.polygon([((x0 + x1) / 2, y0), (x1, y1), (x0, y1)], fill=fill)
+        else:
+            face = font(y1 - y0)
+            left, top, right, bottom = pen.textbbox((0, 0), s.text, font=face)
+            at = (x0 - left + (x1 - x0 - right + left) / 2, y0 - top + (y1 - y0 - bottom + top) / 2)
+            pen.text(at, s.text, font=face, fill=fill, stroke_width=2, stroke_fill=fill)
+    pixels = np.asarray(image)
+    if r.random() < 0.4:
+        g = np.random.default_rng(s.seed)
+        noise = g.normal(0, r.uniform(2, 10), pixels.shape)
+        pixels = np.clip(pixels + noise, 0, 255).astype(np.uint8)
+    return pixels
+
+
+def shapes(s):
+    """The shapes from left to right."""
+    return sorted((t for t in s.things if t.kind != "text"), key=lambda t: t.middle()[0])
+
+
+def caption(s):
+    """One sentence: shapes from left to right, then the text."""
+    parts = [("an " if t.color == "orange" else "a ") + t.name() for t in shapes(s)]
+    if s.text:
+        parts.append(f"the {'number' if s.text.isdigit() else 'word'} {s.text}")
+    said = parts[0] if len(parts) == 1 else ", ".join(parts[:-1]) + " and " + parts[-1]
+    return said[0].upper() + said[1:] + "."
+
+
+def box(s, t):
+    """The box in the convention of the model: [y0, x0, y1, x1] of a thousand."""
+    w, h = s.size()
+    x0, y0, x1, y1 = t.box
+    return [round(1000 * v) for v in (y0 / h, x0 / w, y1 / h, x1 / w)]
+
+
+def boxes_json(s, found):
+    """The detection answer."""
+    items = [f'{{"box_2d": {box(s, t)}, "label": "{t.name()}"}}' for t in found]
+    return "[" + ", ".join(items) + "]"
+
+
+def side_of(s, t):
+    """left, right, top or bottom, or nothing when it is near the middle."""
+    w, h = s.size()
+    x, y = t.middle()
+    dx, dy = x / w - 0.5, y / h - 0.5
+    if max(abs(dx), abs(dy)) < 0.12 or abs(abs(dx) - abs(dy)) < 0.1:
+        return None
+    if abs(dx) > abs(dy):
+        return "left" if dx < 0 else "right"
+    return "top" if dy < 0 else "bottom"
+
+
+def asks(s):
+    """Kinds of question that this scene can answer."""
+    kinds = ["caption", "caption"]
+    found = shapes(s)
+    if s.text:
+        kinds += ["read", "read", "read"]
+    if found:
+        kinds += ["count", "detect", "detect"]
+        if any(sum(o.kind == t.kind for o in found) == 1 for t in found):
+            kinds.append("color")
+        if any(side_of(s, t) for t in found):
+            kinds.append("place")
+    return kinds
+
+
+def question(r, s, kind=None):
+    """(question, answer) about the scene."""
+    found = shapes(s)
+    kind = kind or r.choice(asks(s))
+    if kind == "read":
+        what = "number" if s.text.isdigit() else "word"
+        return r.choice([f"What {what} is it?", f"Read the {what}.", "Read the text."]), s.text
+    if kind == "count":
+        return "How many shapes are there?", world.ONES[len(found)].capitalize() + "."
+    if kind == "color":
+        t = r.choice([t for t in found if sum(o.kind == t.kind for o in found) == 1])
+        return f"What color is the {t.kind}?", t.color.capitalize() + "."
+    if kind == "place":
+        t = r.choice([t for t in found if side_of(s, t)])
+        return f"Where is the {t.name()}?", f"On the {side_of(s, t)}."
+    if kind == "detect":
+        if len(found) < 3 and r.random() < 0.2:
+            return "Detect all shapes.", boxes_json(s, found)
+        t = r.choice(found)
+        return r.choice([f"Detect the {t.name()}.", t.name()]), boxes_json(s, [t])
+    return r.choice(["Describe the picture.", "Describe this image.", "What do you see?"]), caption(s)
+
+
+def owners(s):
+    """For every soft token, row by row: the number of the thing over its middle, from 1."""
+    w, h = s.grid
+    out = np.zeros((h, w), np.int64)
+    for number, t in enumerate(s.things):
+        x0, y0, x1, y1 = t.box
+        for y in range(int(y0 // CELL), min(h, int(y1 // CELL) + 1)):
+            for x in range(int(x0 // CELL), min(w, int(x1 // CELL) + 1)):
+                if inside(t, CELL * x + CELL / 2, CELL * y + CELL / 2):
+                    out[y, x] = number + 1
+    return out.ravel()
+
+
+def cells(s):
+    """A class for every soft token: 0 nothing, 1..24 colour and shape, TEXT printed text."""
+    kinds = [0]
+    for t in s.things:
+        text = t.kind == "text"
+        kinds.append(TEXT if text else 1 + NAMES.index(t.color) * 3 + SHAPES.index(t.kind))
+    return np.array(kinds)[owners(s)]
+
+
+def inside(t, x, y):
+    """Whether the thing covers the point."""
+    x0, y0, x1, y1 = t.box
+    if not (x0 <= x < x1 and y0 <= y < y1):
+        return False
+    if t.kind == "circle":
+        return (x - (x0 + x1) / 2) ** 2 + (y - (y0 + y1) / 2) ** 2 < (x1 - x0) ** 2 / 4
+    if t.kind == "triangle":
+        return abs(x - (x0 + x1) / 2) <= (y - y0) / 2
+    return True
+

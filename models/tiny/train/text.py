@@ -1,0 +1,133 @@
+"""Stage 2: the decoder on typed conversations and imitated speech: `python -m train.text MINUTES`.
+
+In:  WORK/tokenizer.json.
+Out: WORK/text.pt; resumes from it.
+Invariant: the token embedding stays as drawn, because the audio stage points its soft tokens at it.
+"""
+
+import math
+import random
+import sys
+
+import torch
+
+from net import lines
+from net import shape
+from synth import talk
+from synth import tokens
+from synth import world
+from train import common
+
+BUDGET = 4500
+THOUGHT = "<|channel>thought\n<channel|>"
+
+
+def imitate(r, g, frame, pieces, words):
+    """Soft tokens as a good tower would make them: blanks, then the word for a token or two."""
+    scale = math.sqrt(frame.shape[1])
+    rows, blank = [], frame[pieces[0]] * scale
+    every = list(pieces)
+    for w in words.split():
+        piece = frame[pieces[words_index[w]]] * scale
+        rows += [blank] * r.randint(1, 6)
+        if r.random() < 0.12:
+            piece = 0.6 * piece + 0.5 * scale * frame[r.choice(every)]
+        rows += [piece] * r.randint(1, 3)
+    rows += [blank] * r.randint(1, 4)
+    x = torch.stack(rows)
+    level = torch.rand(len(rows), 1, generator=g) * 0.5 + 0.6
+    return x * level + torch.randn(x.shape, generator=g) * r.uniform(0.05, 0.4)
+
+
+words_index = {w: i + 1 for i, w in enumerate(tokens.spoken_words())}
+
+
+def spoken(r, g, tokenizer, frame, pieces):
+    """One imitated spoken turn."""
+    if r.random() < 0.08:
+        words, command = r.choice(world.SPOKEN_FACTS)[0], None
+        if r.random() < 0.5:
+            pairs = [("<bos>" + talk.prompt.user("<|audio|>"), dict(world.FACTS)[words] + talk.END)]
+            return lines.line(tokenizer, pairs, imitate(r, g, frame, pieces, words))
+    else:
+        command = world.command(r)
+        words = command.words
+    pairs = talk.spoken(r, words, command)
+    return lines.line(tokenizer, pairs, imitate(r, g, frame, pieces, words))
+
+
+def typed(r, tokenizer):
+    """One typed conversation; now and then with the larger models' empty thought."""
+    pairs = talk.conversation(r)
+    if r.random() < 0.06:
+        tail = "<|turn>model\n"
+        pairs = [(p + THOUGHT if p.endswith(tail) else p, a) for p, a in pairs]
+    return lines.line(tokenizer, pairs)
+
+
+def checks(tokenizer, frame, pieces, count=150):
+    """Held-out single commands, typed and imitated, and chat."""
+    r, g = random.Random(77), torch.Generator().manual_seed(77)
+    out = {"typed": [], "refused": [], "read": [], "acted": [], "chat": []}
+    for _ in range(count):
+        c = world.command(r, True)
+        names = r.sample(talk.NAMES, r.randint(1, 5))
+        if c.tool not in names:
+            names[0] = c.tool
+        pairs = [(talk.prompt.full(names, talk.typed(r, c.words, c.tool)), talk.answer_to(c, names))]
+        out["typed"].append(lines.line(tokenizer, pairs))
+        names.remove(c.tool)
+        pairs = [(talk.prompt.full(names, talk.typed(r, c.words, c.tool)), talk.answer_to(c, names))]
+        out["refused"].append(lines.line(tokenizer, pairs))
+        soft = imitate(r, g, frame, pieces, c.words)
+        pairs = [("<bos>" + talk.prompt.user("<|audio|>Transcribe."), c.words + talk.END)]
+        out["read"].append(lines.line(tokenizer, pairs, soft))
+        names.append(c.tool)
+        pairs = [(talk.prompt.full(names, "<|audio|>"), talk.answer_to(c, names))]
+        out["acted"].append(lines.line(tokenizer, pairs, soft))
+        out["chat"].append(lines.line(tokenizer, talk.chat(r)))
+    return out
+
+
+def report(lm, sets):
+    done = {k: lines.exact(lm, v) for k, v in sets.items()}
+    return " ".join(f"{k} {sum(v) / len(v):.3f}" for k, v in done.items())
+
+
+def main():
+    minutes, peak = float(sys.argv[1]), float(sys.argv[2]) if len(sys.argv) > 2 else 2e-3
+    torch.set_num_threads(1)
+    tokenizer = tokens.Tokens(common.TOKENIZER)
+    model = shape.fresh(tokenizer.size)
+    lm, path, step = model.model.language_model, common.WORK / "text.pt", 0
+    frame = shape.embedding(tokenizer.size)
+    pieces = [tokens.PAD] + [tokenizer.word(w) for w in words_index]
+    if path.exists():
+        kept = torch.load(path)
+        model.load_state_dict(kept["model"], strict=False)
+        step = kept["step"]
+    lm.embed_tokens.weight.requires_grad_(False)
+    opt = common.optimiser([(list(lm.parameters()), 1.0)])
+    clock, averages, first = common.Clock(minutes, peak), common.Averages(), step
+    r, g = random.Random(step + 5), torch.Generator().manual_seed(step + 5)
+    sets = checks(tokenizer, frame, pieces)
+    save = lambda: common.save(path, model=common.part(model, "model.language_model"), step=step)
+    while clock.share() < 1:
+        pool = [typed(r, tokenizer) for _ in range(260)]
+        pool += [spoken(r, g, tokenizer, frame, pieces) for _ in range(180)]
+        for b in lines.batches(pool, BUDGET, r):
+            loss = lines.loss(lm, b)
+            common.update(opt, loss, clock.rate(step - first))
+            averages.add({"speech" if b.soft is not None else "typed": loss.detach()})
+            step += 1
+            if step % 50 == 0:
+                print(step, f"{100 * clock.share():.0f} %", averages, flush=True)
+            if step % 400 == 0:
+                print("  ", report(lm, sets), flush=True)
+                save()
+    print("end", report(lm, sets), flush=True)
+    save()
+
+
+if __name__ == "__main__":
+    main()
