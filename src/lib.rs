@@ -11,6 +11,7 @@ pub mod model;
 pub mod redact;
 pub mod sampler;
 pub mod source;
+pub mod text;
 pub mod units;
 
 pub use error::Error;
