@@ -1,6 +1,7 @@
 //! Culet: an on-device runtime for Gemma 4 E2B and E4B.
 
 pub mod assistant;
+pub mod decoder;
 pub mod error;
 pub mod frontend;
 pub mod ggml;

@@ -192,10 +192,7 @@ impl Weight {
         let row_bytes = self.dtype().row_bytes(n).expect("checked when it was mapped");
         let start = row * row_bytes + first / block * self.dtype().block_bytes();
         let len = out.len() / block * self.dtype().block_bytes();
-        let values =
-            super::tensor::dequantize(self.dtype(), &bytes[start..start + len], out.len())?;
-        out.copy_from_slice(&values);
-        Ok(())
+        super::tensor::dequantize_into(self.dtype(), &bytes[start..start + len], out)
     }
 
     /// Returns all values as 32-bit floats.

@@ -49,4 +49,5 @@ pub use tensor::DType;
 pub use tensor::Shape;
 pub use tensor::Tensor;
 pub use tensor::dequantize;
+pub use tensor::dequantize_into;
 pub use tensor::quantize;

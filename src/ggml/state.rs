@@ -97,6 +97,12 @@ impl StateStore {
         State(i)
     }
 
+    /// Returns the shape of a tensor in ggml order.
+    pub fn shape(&self, state: State) -> Shape {
+        // SAFETY: the header is alive.
+        Shape(unsafe { (*self.raw(state).as_ptr()).ne }.map(|n| n as usize))
+    }
+
     /// Returns the size of a tensor in bytes.
     pub fn size_bytes(&self, state: State) -> usize {
         // SAFETY: the header is alive.

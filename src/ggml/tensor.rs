@@ -187,26 +187,41 @@ impl fmt::Debug for Tensor<'_> {
     }
 }
 
-/// Converts rows of any type with a dequantiser to 32-bit floats.
+/// Converts blocks of any type with a dequantiser to 32-bit floats, filling `out`.
 ///
 /// # Errors
-/// `Input` if the byte count does not fit `n` elements; `Unsupported` if there is no dequantiser.
-pub fn dequantize(dtype: DType, bytes: &[u8], n: usize) -> Result<Vec<f32>> {
+/// `Input` if the bytes are not `out.len()` elements; `Unsupported` if there is no dequantiser.
+pub fn dequantize_into(dtype: DType, bytes: &[u8], out: &mut [f32]) -> Result<()> {
+    let n = out.len();
     if dtype.row_bytes(n) != Some(bytes.len()) {
         return Err(Error::input(format!("{} bytes are not {n} elements of {dtype}", bytes.len())));
     }
     if dtype == DType::F32 {
-        let floats = bytes.as_chunks::<4>().0;
-        return Ok(floats.iter().map(|b| f32::from_le_bytes(*b)).collect());
+        for (o, b) in out.iter_mut().zip(bytes.as_chunks::<4>().0) {
+            *o = f32::from_le_bytes(*b);
+        }
+        return Ok(());
     }
     // SAFETY: the table has an entry for every `DType`.
     let traits = unsafe { &*sys::ggml_get_type_traits(dtype.raw()) };
     let Some(to_float) = traits.to_float else {
         return Err(Error::unsupported(format!("{dtype} cannot be converted to f32")));
     };
-    let mut out = vec![0.0; n];
     // SAFETY: the source holds exactly the blocks of `n` elements and `out` has room for `n`.
     unsafe { to_float(bytes.as_ptr().cast(), out.as_mut_ptr(), n as i64) };
+    Ok(())
+}
+
+/// Converts blocks of any type with a dequantiser to `n` 32-bit floats.
+///
+/// # Errors
+/// As for [`dequantize_into`].
+pub fn dequantize(dtype: DType, bytes: &[u8], n: usize) -> Result<Vec<f32>> {
+    if dtype.row_bytes(n) != Some(bytes.len()) {
+        return Err(Error::input(format!("{} bytes are not {n} elements of {dtype}", bytes.len())));
+    }
+    let mut out = vec![0.0; n];
+    dequantize_into(dtype, bytes, &mut out)?;
     Ok(out)
 }
 

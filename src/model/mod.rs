@@ -10,6 +10,7 @@ pub mod encoder_hparams;
 pub mod encoder_table;
 pub mod hparams;
 pub mod memory;
+pub mod packed;
 pub mod tensor_table;
 pub mod variant;
 
@@ -23,6 +24,7 @@ pub use encoder_table::vision_tensors;
 pub use hparams::HParams;
 pub use hparams::Layer;
 pub use hparams::LayerKind;
+pub use packed::Packed;
 pub use tensor_table::TensorSpec;
 pub use tensor_table::check;
 pub use tensor_table::resolve;

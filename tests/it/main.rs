@@ -7,6 +7,8 @@ mod frontend;
 mod hostile_gguf;
 mod hostile_model;
 mod model;
+mod npy;
+mod parity;
 mod random;
 mod tiny;
 mod voice;

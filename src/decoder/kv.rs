@@ -1,0 +1,286 @@
+//! The KV cache: rings for sliding layers, all positions for full layers, none for shared ones.
+//!
+//! In: positions. Out: where to write them, what each query may see, and raw bytes for snapshots.
+//! Cell of position `p`: `p % ring` on sliding layers, `p` on full layers.
+//! Invariant: after a rewind within the ring's slack, stale cells can never be seen, because each
+//! would count as a position more than a window away.
+
+use std::ops::Range;
+
+use crate::error::Error;
+use crate::error::Result;
+use crate::ggml::Backend;
+use crate::ggml::DType;
+use crate::ggml::Shape;
+use crate::ggml::State;
+use crate::ggml::StateSpec;
+use crate::ggml::StateStore;
+use crate::model::HParams;
+use crate::model::LayerKind;
+
+/// Cells that an attention graph covers are a multiple of this.
+pub(super) const CELLS_STEP: usize = 256;
+
+/// How a cache is made.
+#[derive(Clone, Copy, Debug)]
+pub struct KvOptions {
+    /// Most positions.
+    pub n_ctx: usize,
+    /// Most positions that are computed at once.
+    pub n_batch: usize,
+    /// Element type: F32, F16, Q8_0 or Q4_0.
+    pub dtype: DType,
+}
+
+/// Keys and values of one timeline.
+pub struct KvCache {
+    pub(super) store: StateStore,
+    layers: Vec<Option<LayerCache>>,
+    ring: usize,
+    window: usize,
+    options: KvOptions,
+    n_past: usize,
+    /// Highest number of positions ever written since the last time all cells were fresh.
+    n_written: usize,
+}
+
+/// Tensors of one layer that owns its cache.
+#[derive(Clone, Copy)]
+struct LayerCache {
+    k: State,
+    v: State,
+    is_sliding: bool,
+}
+
+/// Types and shapes of the cache's tensors, layer by layer, keys before values.
+fn specs(h: &HParams, options: &KvOptions, ring: usize) -> Result<Vec<StateSpec>> {
+    let n_full = options.n_ctx.next_multiple_of(CELLS_STEP);
+    let mut specs = Vec::new();
+    for layer in h.layers.iter().filter(|l| l.owns_kv) {
+        let n = layer.n_head_kv * layer.head_dim;
+        let cells = if layer.kind == LayerKind::Sliding { ring } else { n_full };
+        if !layer.head_dim.is_multiple_of(options.dtype.block_len()) {
+            return Err(Error::unsupported(format!(
+                "heads of {} values cannot be cached as {}; use f16",
+                layer.head_dim, options.dtype
+            )));
+        }
+        let spec = StateSpec { dtype: options.dtype, shape: Shape::new(&[n, cells])? };
+        specs.extend([spec, spec]);
+    }
+    Ok(specs)
+}
+
+/// Cells of the sliding layers' rings: the window, one batch, and as much slack for rewinding.
+fn ring_cells(h: &HParams, options: &KvOptions) -> usize {
+    (h.window + options.n_batch.max(CELLS_STEP)).next_multiple_of(CELLS_STEP)
+}
+
+impl KvCache {
+    /// Allocates an empty cache.
+    ///
+    /// # Errors
+    /// `Input` if a size is out of range; `Memory` if it does not fit.
+    pub fn new(h: &HParams, options: KvOptions, backend: &Backend) -> Result<Self> {
+        if options.n_ctx == 0 || options.n_ctx > h.n_ctx_train {
+            return Err(Error::input(format!(
+                "context of {} tokens; this model takes 1 to {}",
+                options.n_ctx, h.n_ctx_train
+            )));
+        }
+        if options.n_batch == 0 || options.n_batch > 8192 {
+            return Err(Error::input(format!("batch of {} tokens; 1 to 8192", options.n_batch)));
+        }
+        let ring = ring_cells(h, &options);
+        let store = StateStore::new(&specs(h, &options, ring)?, backend)?;
+        let mut next = 0;
+        let layers = h
+            .layers
+            .iter()
+            .map(|layer| {
+                layer.owns_kv.then(|| {
+                    next += 2;
+                    LayerCache {
+                        k: store.state(next - 2),
+                        v: store.state(next - 1),
+                        is_sliding: layer.kind == LayerKind::Sliding,
+                    }
+                })
+            })
+            .collect();
+        Ok(Self { store, layers, ring, window: h.window, options, n_past: 0, n_written: 0 })
+    }
+
+    /// Returns the number of positions held.
+    pub fn n_past(&self) -> usize {
+        self.n_past
+    }
+
+    /// Returns the most positions it can hold.
+    pub fn n_ctx(&self) -> usize {
+        self.options.n_ctx
+    }
+
+    /// Returns the most positions that are computed at once.
+    pub fn n_batch(&self) -> usize {
+        self.options.n_batch
+    }
+
+    /// Returns the element type.
+    pub fn dtype(&self) -> DType {
+        self.options.dtype
+    }
+
+    /// Returns key and value tensors of a layer that owns its cache.
+    pub(super) fn states(&self, layer: usize) -> Option<(State, State)> {
+        self.layers[layer].map(|l| (l.k, l.v))
+    }
+
+    /// Returns the cells of one sliding layer.
+    pub(super) fn ring(&self) -> usize {
+        self.ring
+    }
+
+    /// Returns the cells of a full layer that a graph for positions up to `end` covers.
+    pub(super) fn full_cells(&self, end: usize) -> usize {
+        end.next_multiple_of(CELLS_STEP)
+    }
+
+    /// Returns the cells to write on full and on sliding layers for new positions.
+    pub(super) fn cells(&self, positions: Range<usize>) -> (Vec<i64>, Vec<i64>) {
+        let full = positions.clone().map(|p| p as i64).collect();
+        let sliding = positions.map(|p| (p % self.ring) as i64).collect();
+        (full, sliding)
+    }
+
+    /// Checks that `n` more positions fit.
+    ///
+    /// # Errors
+    /// `Input` naming the sizes if they do not.
+    pub(super) fn check_room(&self, n: usize) -> Result<()> {
+        if n > self.options.n_ctx - self.n_past {
+            return Err(Error::input(format!(
+                "{n} more tokens do not fit: {} of {} are used; start again or raise --ctx",
+                self.n_past, self.options.n_ctx
+            )));
+        }
+        Ok(())
+    }
+
+    /// Records that `n` positions are about to be written, before any cell is touched.
+    pub(super) fn begin(&mut self, n: usize) {
+        self.n_written = self.n_written.max(self.n_past + n);
+    }
+
+    /// Records that `n` positions were written.
+    pub(super) fn advance(&mut self, n: usize) {
+        self.n_past += n;
+    }
+
+    /// Tells whether [`rewind`](Self::rewind) to `n` positions would succeed.
+    pub fn can_rewind(&self, n: usize) -> bool {
+        n <= self.n_past && (n == 0 || self.n_written - n <= self.ring - self.window)
+    }
+
+    /// Forgets every position from `n` on; what follows equals a fresh prefill.
+    ///
+    /// # Errors
+    /// `Input` if the rings no longer hold the window before `n`; prefill again from the start.
+    pub fn rewind(&mut self, n: usize) -> Result<()> {
+        if !self.can_rewind(n) {
+            return Err(Error::input(format!(
+                "cannot go back from {} to {n} tokens: the sliding window before it is gone",
+                self.n_past
+            )));
+        }
+        self.n_past = n;
+        if n == 0 {
+            self.n_written = 0;
+        }
+        Ok(())
+    }
+
+    /// Fills the f16 masks `[cells, n]` for new positions: 0 where visible, else minus infinity.
+    pub(super) fn masks(&self, positions: Range<usize>, full: &mut [u16], sliding: &mut [u16]) {
+        const HIDDEN: u16 = 0xfc00;
+        let end = positions.end;
+        let n_full = self.full_cells(end);
+        full.fill(HIDDEN);
+        sliding.fill(HIDDEN);
+        for (row, t) in positions.enumerate() {
+            full[row * n_full..][..=t].fill(0);
+            let first = (t + 1).saturating_sub(self.window);
+            let row = &mut sliding[row * self.ring..][..self.ring];
+            let (a, b) = (first % self.ring, t % self.ring);
+            if a <= b {
+                row[a..=b].fill(0);
+            } else {
+                row[a..].fill(0);
+                row[..=b].fill(0);
+            }
+        }
+    }
+
+    /// Calls `visit` with every used byte range of the cache: state, offset and length.
+    fn used(&self, visit: &mut dyn FnMut(State, usize, usize) -> Result<()>) -> Result<()> {
+        for layer in self.layers.iter().flatten() {
+            let rows = if layer.is_sliding { self.n_written.min(self.ring) } else { self.n_past };
+            for state in [layer.k, layer.v] {
+                let row = self.store.size_bytes(state) / self.store.shape(state).0[1];
+                visit(state, 0, row * rows)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Copies what the cache holds out, layer by layer.
+    ///
+    /// # Errors
+    /// Whatever `sink` returns.
+    pub fn save(&self, sink: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> {
+        let mut buffer = Vec::new();
+        self.used(&mut |state, offset, len| {
+            buffer.resize(len, 0);
+            self.store.read(state, offset, &mut buffer)?;
+            sink(&buffer)
+        })
+    }
+
+    /// Fills an empty cache of the same options with what [`save`](Self::save) gave.
+    ///
+    /// # Errors
+    /// `Input` if the counts do not fit this cache; whatever `source` returns.
+    pub fn load(
+        &mut self,
+        n_past: usize,
+        n_written: usize,
+        source: &mut dyn FnMut(&mut [u8]) -> Result<()>,
+    ) -> Result<()> {
+        if n_past > n_written || n_written > self.options.n_ctx {
+            return Err(Error::input(format!(
+                "snapshot of {n_past} tokens does not fit a context of {}",
+                self.options.n_ctx
+            )));
+        }
+        (self.n_past, self.n_written) = (n_past, n_written);
+        let mut ranges = Vec::new();
+        self.used(&mut |state, offset, len| {
+            ranges.push((state, offset, len));
+            Ok(())
+        })?;
+        (self.n_past, self.n_written) = (0, 0);
+        let mut buffer = Vec::new();
+        for (state, offset, len) in ranges {
+            buffer.resize(len, 0);
+            source(&mut buffer)?;
+            self.store.write(state, offset, &buffer)?;
+        }
+        (self.n_past, self.n_written) = (n_past, n_written);
+        Ok(())
+    }
+
+    /// Returns the highest count of positions whose traces the rings may hold.
+    pub fn n_written(&self) -> usize {
+        self.n_written
+    }
+}
