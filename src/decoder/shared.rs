@@ -6,6 +6,7 @@ use crate::decoder::graph::head_dims;
 use crate::decoder::graph::n_front;
 use crate::decoder::rope::Frequencies;
 use crate::decoder::weights::DecoderWeights;
+use crate::error::Error;
 use crate::error::Result;
 use crate::ggml::Backend;
 use crate::gguf::Gguf;
@@ -27,6 +28,14 @@ impl Decoder {
     pub fn open(gguf: &Gguf, hparams: HParams, backend: &Backend) -> Result<Self> {
         let weights = DecoderWeights::bind(gguf, &hparams, n_front(&hparams), backend)?;
         let [full, sliding] = head_dims(&hparams);
+        for (n_rot, d) in [(hparams.n_rot_full, full), (hparams.n_rot_sliding, sliding)] {
+            if n_rot != d && hparams.layers.iter().any(|l| l.head_dim == d) {
+                return Err(Error::unsupported(format!(
+                    "{}: {n_rot} of {d} dimensions of a head turn, expected all",
+                    gguf.name()
+                )));
+            }
+        }
         let divisors = Some(&weights.rope_freqs[..]).filter(|f| !f.is_empty());
         let frequencies = [
             Frequencies::new(full, hparams.rope_base_full, divisors),
