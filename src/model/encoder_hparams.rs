@@ -8,7 +8,10 @@
 use crate::error::Error;
 use crate::error::Result;
 use crate::gguf::Gguf;
+use crate::gguf::Items;
 use crate::gguf::TensorInfo;
+use crate::gguf::Value;
+use crate::gguf::Writer;
 use crate::model::encoder_table::TensorNames;
 
 /// Layers of an encoder.
@@ -32,6 +35,8 @@ pub const N_MERGE: u32 = 3;
 /// The norms' epsilon of sound encoders; early conversions stored a wrong one, so none is read.
 pub const AUDIO_EPS: f32 = 1e-6;
 const VISION_EPS: f32 = 1e-6;
+/// What converters store for a size that the model does not have.
+const IMAGE_SIZE_UNUSED: u32 = 224;
 
 /// Shape of the picture encoder.
 #[derive(Debug, Clone, PartialEq)]
@@ -157,6 +162,56 @@ impl EncoderHParams {
         };
         Ok(Self { vision, audio, names })
     }
+
+    /// Writes the metadata that [`EncoderHParams::read`] reads, for the names' kind of file.
+    ///
+    /// # Errors
+    /// `Input` if one of the keys was set before.
+    pub fn write(&self, to: &mut Writer) -> Result<()> {
+        let clip = self.names == TensorNames::Mmproj;
+        let prefix = if clip { "clip" } else { "gemma4" };
+        if clip {
+            to.set_str("general.architecture", "clip")?;
+            to.set_str("general.type", "mmproj")?;
+            to.set("clip.has_vision_encoder", Value::Bool(self.vision.is_some()))?;
+            to.set("clip.has_audio_encoder", Value::Bool(self.audio.is_some()))?;
+        }
+        if let Some(h) = &self.vision {
+            let part = format!("{prefix}.vision");
+            write_sizes(to, &part, [h.n_layer, h.n_embd, h.n_ff, h.n_head, h.n_embd_out], h.eps)?;
+            to.set_u32(&format!("{part}.patch_size"), h.patch_size as u32)?;
+            to.set_u32(&format!("{part}.projector.scale_factor"), h.n_merge as u32)?;
+            if clip {
+                to.set_str("clip.vision.projector_type", "gemma4v")?;
+                to.set_u32("clip.vision.image_size", IMAGE_SIZE_UNUSED)?;
+                to.set_items("clip.vision.image_mean", Items::F32(&[0.0; 3]))?;
+                to.set_items("clip.vision.image_std", Items::F32(&[1.0; 3]))?;
+            }
+        }
+        if let Some(h) = &self.audio {
+            let part = format!("{prefix}.audio");
+            write_sizes(to, &part, [h.n_layer, h.n_embd, h.n_ff, h.n_head, h.n_embd_out], h.eps)?;
+            to.set_u32(&format!("{part}.num_mel_bins"), h.n_mel as u32)?;
+            if clip {
+                to.set_str("clip.audio.projector_type", "gemma4a")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn write_sizes(to: &mut Writer, part: &str, sizes: [usize; 5], eps: f32) -> Result<()> {
+    let keys = [
+        "block_count",
+        "embedding_length",
+        "feed_forward_length",
+        "attention.head_count",
+        "projection_dim",
+    ];
+    for (key, n) in keys.iter().zip(sizes) {
+        to.set_u32(&format!("{part}.{key}"), n as u32)?;
+    }
+    to.set(&format!("{part}.attention.layer_norm_epsilon"), Value::F32(eps))
 }
 
 /// The keys of one encoder.

@@ -201,9 +201,15 @@ impl HParams {
         producer(self.layers.iter().map(|l| l.kind).take(self.first_shared), kind)
     }
 
+    /// Returns the divisors that a full layer's rotary frequencies have: one for each pair.
+    pub fn n_rope_factors(&self) -> usize {
+        let full = self.layers.iter().find(|l| l.kind == LayerKind::Full);
+        full.map_or(self.n_rot_full, |l| l.head_dim) / 2
+    }
+
     /// Returns the divisors of full layers' rotary frequencies for files that bring none.
     pub fn default_rope_factors(&self) -> Vec<f32> {
-        let n_pairs = self.n_rot_full / 2;
+        let n_pairs = self.n_rope_factors();
         let n_rotated = (ROTARY_SHARE * n_pairs as f32) as usize;
         (0..n_pairs).map(|i| if i < n_rotated { 1.0 } else { UNROTATED }).collect()
     }

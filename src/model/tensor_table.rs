@@ -212,7 +212,7 @@ pub fn text_tensors(h: &HParams) -> Vec<TensorSpec> {
         TensorSpec::new("per_layer_token_embd.weight", Matrix, &[n_ple_all, h.n_vocab]),
         TensorSpec::new("per_layer_model_proj.weight", Matrix, &[n_embd, n_ple_all]),
         TensorSpec::new("per_layer_proj_norm.weight", Vector, &[n_ple]),
-        TensorSpec::new("rope_freqs.weight", Vector, &[h.n_rot_full / 2]).optional(),
+        TensorSpec::new("rope_freqs.weight", Vector, &[h.n_rope_factors()]).optional(),
     ];
     for i in 0..h.n_layer() {
         push_layer(&mut table, h, i);

@@ -1,8 +1,16 @@
 //! E2B and E4B as one table of constants.
 //!
 //! In: nothing, or the [`HParams`] of a file. Out: the published shapes and a name.
-//! Source: specification 1.1, from `config.json` of google/gemma-4-E2B and google/gemma-4-E4B.
+//! Source: specification 1.1, 1.4 and 1.5, from `config.json` of google/gemma-4-E2B and google/gemma-4-E4B.
 
+use crate::model::encoder_hparams::AUDIO_EPS;
+use crate::model::encoder_hparams::AudioHParams;
+use crate::model::encoder_hparams::EncoderHParams;
+use crate::model::encoder_hparams::N_MEL;
+use crate::model::encoder_hparams::N_MERGE;
+use crate::model::encoder_hparams::PATCH_SIZE;
+use crate::model::encoder_hparams::VisionHParams;
+use crate::model::encoder_table::TensorNames;
 use crate::model::hparams::HParams;
 use crate::model::hparams::Layer;
 use crate::model::hparams::LayerKind;
@@ -118,6 +126,37 @@ impl Variant {
             n_rot_sliding: HEAD_DIM_SLIDING,
             layers: (0..self.n_layer).map(layer).collect(),
         }
+    }
+
+    /// Returns the hyper-parameters of the variant's encoders, as an mmproj file has them.
+    pub fn encoders(&self) -> EncoderHParams {
+        let vision = VisionHParams {
+            n_layer: 16,
+            n_embd: 768,
+            n_ff: 3072,
+            n_head: 12,
+            head_dim: 64,
+            patch_size: PATCH_SIZE as usize,
+            n_merge: N_MERGE as usize,
+            n_pos: 10_240,
+            n_embd_out: self.n_embd,
+            eps: 1e-6,
+        };
+        let audio = AudioHParams {
+            n_layer: 12,
+            n_embd: 1024,
+            n_ff: 4096,
+            n_head: 8,
+            head_dim: 128,
+            n_mel: N_MEL as usize,
+            n_channels: [128, 32],
+            n_kernel: 5,
+            n_embd_proj: 1536,
+            n_embd_out: self.n_embd,
+            eps: AUDIO_EPS,
+        };
+        let names = TensorNames::Mmproj;
+        EncoderHParams { vision: Some(vision), audio: Some(audio), names }
     }
 }
 

@@ -15,6 +15,8 @@ use culet::model::TensorSpec;
 use culet::model::Variant;
 use culet::model::audio_tensors;
 use culet::model::check;
+use culet::model::encoder_table::AUDIO_LINEARS;
+use culet::model::encoder_table::VISION_LINEARS;
 use culet::model::memory;
 use culet::model::resolve;
 use culet::model::text_tensors;
@@ -229,18 +231,13 @@ fn rows_of_fused_tensors_stand_in_for_separate_ones() {
 
 /// Returns an mmproj file with the encoders asked for.
 fn mmproj(vision: bool, audio: bool, change: impl FnOnce(&mut Writer)) -> Gguf {
+    let h = tiny::encoders((vision, audio), TensorNames::Mmproj);
     let mut w = Writer::new();
-    w.set_str("general.architecture", "clip").unwrap();
+    h.write(&mut w).unwrap();
     if vision {
-        w.set("clip.has_vision_encoder", Value::Bool(true)).unwrap();
-        w.set_str("clip.vision.projector_type", "gemma4v").unwrap();
-        tiny::write_vision(&mut w, "clip.vision", &tiny::vision());
         tiny::add_all(&mut w, &vision_tensors(&tiny::vision()), |name| !name.contains("std"));
     }
     if audio {
-        w.set("clip.has_audio_encoder", Value::Bool(true)).unwrap();
-        w.set_str("clip.audio.projector_type", "gemma4a").unwrap();
-        tiny::write_audio(&mut w, "clip.audio", &tiny::audio());
         let table = audio_tensors(&tiny::audio(), TensorNames::Mmproj);
         tiny::add_all(&mut w, &table, |_| true);
     }
@@ -255,9 +252,7 @@ fn encoders_are_read_alone_and_together() {
         let file = mmproj(vision, audio, |_| {});
         assert!(EncoderHParams::present(&file));
         let h = EncoderHParams::read(&file, 64).unwrap();
-        assert_eq!(h.vision, vision.then(tiny::vision));
-        assert_eq!(h.audio, audio.then(tiny::audio));
-        assert_eq!(h.names, TensorNames::Mmproj);
+        assert_eq!(h, tiny::encoders((vision, audio), TensorNames::Mmproj));
         if let Some(v) = &h.vision {
             check(&file, &vision_tensors(v)).unwrap();
         }
@@ -271,11 +266,16 @@ fn encoders_are_read_alone_and_together() {
 
 #[test]
 fn the_real_encoders_have_as_many_tensors_as_the_public_files() {
-    let v = culet::model::VisionHParams { n_layer: 16, n_embd: 768, n_ff: 3072, ..tiny::vision() };
-    let a = culet::model::AudioHParams { n_layer: 12, n_embd: 1024, ..tiny::audio() };
-    let n_clamps = |layers: usize, linears: usize| layers * linears * 4;
-    let vision = vision_tensors(&v).iter().filter(|t| t.required).count() + n_clamps(16, 7);
-    let audio = audio_tensors(&a, TensorNames::Mmproj).len() + n_clamps(12, 10);
+    let h = Variant::named("E2B").unwrap().encoders();
+    let (v, a) = (h.vision.unwrap(), h.audio.unwrap());
+    let clamps = |layers: usize, linears: &[&str]| layers * linears.len() * 4;
+    let (vision, audio) = (vision_tensors(&v), audio_tensors(&a, h.names));
+    let n_values = |t: &TensorSpec| t.shape.iter().product::<u64>();
+    let sum = |table: &[TensorSpec]| table.iter().filter(|t| t.required).map(n_values).sum::<u64>();
+    assert_eq!(sum(&vision), 167_364_608 + 1_179_648);
+    assert_eq!(sum(&audio), 304_824_608 + 2_359_296);
+    let vision = vision.iter().filter(|t| t.required).count() + clamps(16, &VISION_LINEARS);
+    let audio = audio.len() + clamps(12, &AUDIO_LINEARS);
     assert_eq!((vision, audio), (659, 752));
 }
 
@@ -296,7 +296,10 @@ fn wrong_encoder_files_are_named() {
     empty.set_str("general.architecture", "clip").unwrap();
     empty.set("clip.has_audio_encoder", Value::Bool(true)).unwrap();
     empty.set_str("clip.audio.projector_type", "gemma4a").unwrap();
-    tiny::write_audio(&mut empty, "clip.audio", &tiny::audio());
+    for key in ["block_count", "embedding_length", "feed_forward_length"] {
+        empty.set_u32(&format!("clip.audio.{key}"), 64).unwrap();
+    }
+    empty.set_u32("clip.audio.attention.head_count", 4).unwrap();
     let cases = [
         (text, "neither picture nor sound encoder"),
         (wrong, "projector_type is \"mlp\", expected \"gemma4v\""),
@@ -315,9 +318,7 @@ fn single_files_with_other_names_are_read() {
     let (h, v, a) = (tiny::text(), tiny::vision(), tiny::audio());
     let mut w = Writer::new();
     h.write(&mut w).unwrap();
-    tiny::write_vision(&mut w, "gemma4.vision", &v);
-    tiny::write_audio(&mut w, "gemma4.audio", &a);
-    w.set_u32("gemma4.vision.projector.scale_factor", 3).unwrap();
+    tiny::encoders((true, true), TensorNames::Ollama).write(&mut w).unwrap();
     tiny::add_all(&mut w, &text_tensors(&h), |_| true);
     tiny::add_all(&mut w, &vision_tensors(&v), |name| !name.contains("std"));
     tiny::add_all(&mut w, &audio_tensors(&a, TensorNames::Ollama), |_| true);
@@ -396,4 +397,29 @@ fn block_sizes_equal_those_of_the_kernels() {
     let known = |id: &u32| DType::from_id(*id).is_ok();
     let n_known = (0..200).filter(known).count();
     assert_eq!(n_known, TensorType::all().count());
+}
+
+#[test]
+fn converted_models_are_read() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("models/fixtures");
+    let open = |name: &str| Gguf::open(&folder.join(name)).unwrap();
+    for name in ["e2b", "e2b-q4_0", "e2b-q8_0", "e4b", "odd", "media"] {
+        let file = open(&format!("{name}.gguf"));
+        let h = HParams::read(&file).unwrap();
+        let found = resolve(&file, &text_tensors(&h)).unwrap();
+        let parts = memory::parts(&file, Some(&h));
+        let unused = parts.iter().find(|p| p.part == memory::Part::Unused);
+        let n_unused = unused.map_or(0, |p| p.n_tensors);
+        assert_eq!(found.len() + n_unused, file.tensors().len(), "{name}");
+    }
+    let n_embd = HParams::read(&open("media.gguf")).unwrap().n_embd;
+    let file = open("media-mmproj.gguf");
+    let h = EncoderHParams::read(&file, n_embd).unwrap();
+    let (vision, audio) = (h.vision.unwrap(), h.audio.unwrap());
+    check(&file, &vision_tensors(&vision)).unwrap();
+    check(&file, &audio_tensors(&audio, h.names)).unwrap();
+    assert!(!Clamp::read(&file, "v.blk.0.attn_q").unwrap().is_none());
+    assert!(!Clamp::read(&file, "a.blk.0.ffn_up_1").unwrap().is_none());
+    let text = HParams::read(&file).unwrap_err().to_string();
+    assert!(text.starts_with("media-mmproj.gguf: architecture is \"clip\""), "{text}");
 }

@@ -5,12 +5,13 @@ use std::path::PathBuf;
 use culet::gguf::Gguf;
 use culet::gguf::Mapping;
 use culet::gguf::TensorType;
-use culet::gguf::Value;
 use culet::gguf::Writer;
 use culet::model::AudioHParams;
+use culet::model::EncoderHParams;
 use culet::model::HParams;
 use culet::model::Layer;
 use culet::model::LayerKind;
+use culet::model::TensorNames;
 use culet::model::TensorSpec;
 use culet::model::VisionHParams;
 use culet::model::tensor_table::Role;
@@ -84,28 +85,9 @@ pub(crate) fn audio() -> AudioHParams {
     }
 }
 
-/// Writes the metadata of a picture encoder under `prefix`.
-pub(crate) fn write_vision(w: &mut Writer, prefix: &str, h: &VisionHParams) {
-    let mut set = |key: &str, n: usize| w.set_u32(&format!("{prefix}.{key}"), n as u32).unwrap();
-    set("block_count", h.n_layer);
-    set("embedding_length", h.n_embd);
-    set("feed_forward_length", h.n_ff);
-    set("attention.head_count", h.n_head);
-    set("patch_size", h.patch_size);
-    set("image_size", 224);
-    let eps = format!("{prefix}.attention.layer_norm_epsilon");
-    w.set(&eps, Value::F32(h.eps)).unwrap();
-}
-
-/// Writes the metadata of a sound encoder under `prefix`, with a wrong epsilon.
-pub(crate) fn write_audio(w: &mut Writer, prefix: &str, h: &AudioHParams) {
-    let mut set = |key: &str, n: usize| w.set_u32(&format!("{prefix}.{key}"), n as u32).unwrap();
-    set("block_count", h.n_layer);
-    set("embedding_length", h.n_embd);
-    set("feed_forward_length", h.n_ff);
-    set("attention.head_count", h.n_head);
-    let eps = format!("{prefix}.attention.layer_norm_epsilon");
-    w.set(&eps, Value::F32(1e-5)).unwrap();
+/// Returns the encoders asked for.
+pub(crate) fn encoders(with: (bool, bool), names: TensorNames) -> EncoderHParams {
+    EncoderHParams { vision: with.0.then(vision), audio: with.1.then(audio), names }
 }
 
 /// Returns the name of a tensor in the file and its type.
