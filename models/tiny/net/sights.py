@@ -134,5 +134,5 @@ def batch(r, size):
     """Fresh scenes that share a grid, with their patches."""
     grid = r.choice(pictures.GRIDS)
     scenes = [pictures.scene(r, grid) for _ in range(size)]
-    drawn = [patches(pictures.draw(s)) for s in scenes]
+    drawn = [patches(pictures.seen(r, s)) for s in scenes]
     return scenes, torch.stack([p for p, _ in drawn]), drawn[0][1], grid

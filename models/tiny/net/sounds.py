@@ -9,6 +9,7 @@ import glob
 import math
 import pickle
 import random
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -71,6 +72,20 @@ def warp(mel, r, g):
         first = r.randint(0, t - width)
         x[first : first + width] = mean
     return x
+
+
+def joined(a, b, r):
+    """Two sentences with a pause between them, as one utterance."""
+    frames = len(a.mel) // 4 * 4
+    pause = 4 * r.randint(3, 12)
+    quiet = np.repeat(a.mel[-4:].mean(0, keepdims=True), pause, 0)
+    mel = np.concatenate([a.mel[:frames], quiet, b.mel])
+    count = len(a.words.split())
+    phones = np.concatenate([a.phones[: frames // 4], np.zeros(pause // 4, np.int8), b.phones])
+    later = np.where(b.spoken > 0, b.spoken + count, b.spoken)
+    spoken = np.concatenate([a.spoken[: frames // 4], np.zeros(pause // 4, np.int16), later])
+    words = f"{a.words} {b.words}"
+    return replace(a, mel=mel, words=words, command=None, phones=phones, spoken=spoken)
 
 
 def stretched(labels, count):

@@ -24,13 +24,21 @@ def vocabulary():
     return v
 
 
-def write(m, folder, text="q4_0", mmproj="q8_0"):
+def write_plans(m, text, mmproj, names=(None, None)):
     """Both files; the token table stays at eight bits in the small types: it is the head too."""
-    source = convert.Source.from_model(m)
-    overrides = {r"^token_embd": "q8_0"} if text == "q4_0" else None
-    names = folder / f"culet-tiny-{text}.gguf", folder / f"mmproj-culet-tiny-{mmproj}.gguf"
-    convert.convert_text(source, names[0], vocabulary(), text, name="Culet tiny", overrides=overrides)
+    source, overrides = convert.Source.from_model(m), None
+    if text == "q4_0":
+        overrides = {r"^token_embd": "q8_0"}
+    convert.convert_text(
+        source, names[0], vocabulary(), text, name="Culet tiny", overrides=overrides
+    )
     convert.convert_mmproj(source, names[1], mmproj, name="Culet tiny")
+
+
+def write(m, folder, text="q4_0", mmproj="q8_0"):
+    """Writes the two files and says how large they are."""
+    names = folder / f"culet-tiny-{text}.gguf", folder / f"mmproj-culet-tiny-{mmproj}.gguf"
+    write_plans(m, text, mmproj, names)
     for path in names:
         print(path, round(path.stat().st_size / 1e6, 2), "MB")
 

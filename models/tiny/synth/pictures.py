@@ -29,9 +29,16 @@ COLORS = {
 NAMES = list(COLORS)
 SHAPES = ["circle", "square", "triangle"]
 SIGNS = ["stop", "open", "exit", "cat", "dog", "sale", "taxi", "cafe"]
-# (width, height) in soft tokens of 48 pixels: what the 70-token budget makes of common sizes.
+# (width, height) in soft tokens of 48 pixels: what the 70-token budget makes of the sizes below.
 GRIDS = [(8, 8), (8, 8), (8, 8), (9, 7), (9, 7), (7, 9), (11, 6), (6, 11)]
 CELL = 48
+NATURAL = {
+    (8, 8): [(256, 256), (300, 300), (480, 480), (512, 512), (640, 640)],
+    (9, 7): [(320, 240), (640, 480), (400, 300), (800, 600)],
+    (7, 9): [(240, 320), (480, 640), (300, 400)],
+    (11, 6): [(640, 360), (480, 270), (854, 480)],
+    (6, 11): [(360, 640), (270, 480)],
+}
 CHARACTERS = "0123456789abcdefghijklmnopqrstuvwxyz"
 SIGN_SLOTS = 4
 TEXT = 1 + len(NAMES) * len(SHAPES)
@@ -60,6 +67,7 @@ class Scene:
     things: list = field(default_factory=list)
     text: str = ""
     seed: int = 0
+    noise: float = 0.0
 
     def size(self):
         return self.grid[0] * CELL, self.grid[1] * CELL
@@ -85,6 +93,7 @@ def find_place(r, scene, width, height):
 def scene(r, grid=None):
     """A random scene: one to four shapes, or one printed text and perhaps a shape."""
     s = Scene(grid or r.choice(GRIDS), seed=r.getrandbits(32))
+    s.noise = r.uniform(2, 10) if r.random() < 0.4 else 0.0
     if r.random() < 0.3:
         s.text = str(r.randint(0, 99)) if r.random() < 0.6 else r.choice(SIGNS)
         height = r.randint(80, 120)
@@ -109,33 +118,53 @@ def font(height):
     return ImageFont.load_default(size=int(height * 1.15))
 
 
-def draw(s):
-    """RGB pixels (height, width, 3), uint8."""
+def paint(pen, s, t, fill, scale):
+    """One thing, its box scaled to the canvas."""
+    x0, y0, x1, y1 = (v * scale[i % 2] for i, v in enumerate(t.box))
+    if t.kind == "circle":
+        pen.ellipse((x0, y0, x1, y1), fill=fill)
+    elif t.kind == "square":
+        pen.rectangle((x0, y0, x1, y1), fill=fill)
+    elif t.kind == "triangle":
+        pen.polygon([((x0 + x1) / 2, y0), (x1, y1), (x0, y1)], fill=fill)
+    else:
+        face = font(y1 - y0)
+        left, top, right, bottom = pen.textbbox((0, 0), s.text, font=face)
+        at = (x0 - left + (x1 - x0 - right + left) / 2, y0 - top + (y1 - y0 - bottom + top) / 2)
+        bold = max(1, round(2 * scale[0]))
+        pen.text(at, s.text, font=face, fill=fill, stroke_width=bold, stroke_fill=fill)
+
+
+def draw(s, size=None):
+    """RGB pixels (height, width, 3), uint8, at the encoder's size or at `size`."""
     r = random.Random(s.seed)
+    size = size or s.size()
+    scale = size[0] / s.size()[0], size[1] / s.size()[1]
     base = r.randint(95, 190)
     back = tuple(max(0, min(255, base + r.randint(-18, 18))) for _ in range(3))
-    image = Image.new("RGB", s.size(), back)
+    image = Image.new("RGB", size, back)
     pen = ImageDraw.Draw(image)
     for t in s.things:
         fill = tuple(max(0, min(255, v + r.randint(-14, 14))) for v in COLORS[t.color])
-        x0, y0, x1, y1 = t.box
-        if t.kind == "circle":
-            pen.ellipse(t.box, fill=fill)
-        elif t.kind == "square":
-            pen.rectangle(t.box, fill=fill)
-        elif t.kind == "triangle":
-            pen.polygon([((x0 + x1) / 2, y0), (x1, y1), (x0, y1)], fill=fill)
-        else:
-            face = font(y1 - y0)
-            left, top, right, bottom = pen.textbbox((0, 0), s.text, font=face)
-            at = (x0 - left + (x1 - x0 - right + left) / 2, y0 - top + (y1 - y0 - bottom + top) / 2)
-            pen.text(at, s.text, font=face, fill=fill, stroke_width=2, stroke_fill=fill)
+        paint(pen, s, t, fill, scale)
     pixels = np.asarray(image)
-    if r.random() < 0.4:
-        g = np.random.default_rng(s.seed)
-        noise = g.normal(0, r.uniform(2, 10), pixels.shape)
+    if s.noise:
+        noise = np.random.default_rng(s.seed).normal(0, s.noise, pixels.shape)
         pixels = np.clip(pixels + noise, 0, 255).astype(np.uint8)
     return pixels
+
+
+def natural_size(r, s):
+    """A common picture size that the 70-token budget turns into the scene's grid."""
+    return r.choice(NATURAL[s.grid])
+
+
+def seen(r, s):
+    """Pixels as the encoder gets them: drawn at another size and scaled, half of the time."""
+    if r.random() < 0.5:
+        return draw(s)
+    image = Image.fromarray(draw(s, natural_size(r, s)))
+    return np.asarray(image.resize(s.size(), Image.Resampling.BICUBIC))
 
 
 def shapes(s):

@@ -63,7 +63,7 @@ class Averages:
 
     def add(self, losses):
         for k, v in losses.items():
-            v = float(v)
+            v = float(v.detach())
             self.values[k] = v if k not in self.values else 0.97 * self.values[k] + 0.03 * v
 
     def __str__(self):
