@@ -2,6 +2,7 @@
 
 pub mod assistant;
 pub mod decoder;
+pub mod encoder;
 pub mod error;
 pub mod frontend;
 pub mod ggml;

@@ -136,6 +136,12 @@ unsafe impl Send for Weight {}
 // SAFETY: as above.
 unsafe impl Sync for Weight {}
 
+impl std::fmt::Debug for Weight {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {}", self.dtype(), self.shape())
+    }
+}
+
 impl Weight {
     /// Returns the shape in ggml order.
     pub fn shape(&self) -> Shape {

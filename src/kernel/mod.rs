@@ -4,5 +4,7 @@
 //! In: slices of f32. Out: slices of f32. No model, no graph, no device.
 //! **Invariant:** every fast routine has a naive twin in its tests.
 
+pub mod conv;
 pub mod math;
 pub mod norm;
+pub mod window;

@@ -8,6 +8,7 @@
 pub mod clamp;
 pub mod encoder_hparams;
 pub mod encoder_table;
+pub mod encoders;
 pub mod hparams;
 pub mod memory;
 pub mod packed;
@@ -21,6 +22,8 @@ pub use encoder_hparams::VisionHParams;
 pub use encoder_table::TensorNames;
 pub use encoder_table::audio_tensors;
 pub use encoder_table::vision_tensors;
+pub use encoders::AudioWeights;
+pub use encoders::VisionWeights;
 pub use hparams::HParams;
 pub use hparams::Layer;
 pub use hparams::LayerKind;

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod chat;
+mod encoder;
 mod frontend;
 mod hostile_gguf;
 mod hostile_model;

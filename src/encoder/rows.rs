@@ -1,0 +1,144 @@
+//! Fused steps of the encoders: what happens to each row between two matrix products.
+//!
+//! In: tensors of one graph. Out: the tensor computed in one pass over its rows.
+
+use std::sync::Arc;
+
+use crate::error::Result;
+use crate::ggml::GraphBuilder;
+use crate::ggml::Split;
+use crate::ggml::Tensor;
+use crate::kernel::math;
+use crate::kernel::norm;
+use crate::kernel::norm::limit;
+use crate::model::encoders::Clipped;
+use crate::model::encoders::Vector;
+
+/// Least and greatest value.
+pub(super) type Range = (f32, f32);
+
+/// Elements that stay together when a step without rows is split among threads.
+const STEP: usize = 64;
+
+/// Multiplies by a clipped linear's weight; the caller limits its input and output.
+pub(super) fn product<'g>(
+    g: &'g GraphBuilder,
+    linear: &Clipped,
+    x: Tensor<'g>,
+) -> Result<Tensor<'g>> {
+    g.mul_mat(g.weight(&linear.weight)?, x)
+}
+
+/// Normalises rows once and multiplies them by several linears, each with its own limits.
+pub(super) fn normed_products<'g, const N: usize>(
+    g: &'g GraphBuilder,
+    x: Tensor<'g>,
+    (weight, eps): (&Vector, f32),
+    linears: [&Clipped; N],
+) -> Result<[Tensor<'g>; N]> {
+    let mut normed: Vec<(Range, Tensor<'g>)> = Vec::with_capacity(N);
+    let mut products = [x; N];
+    for (out, linear) in products.iter_mut().zip(linears) {
+        let known = normed.iter().find(|(limits, _)| *limits == linear.input).map(|n| n.1);
+        let input = match known {
+            Some(input) => input,
+            None => norm_limit(g, x, Some(weight), (eps, linear.input))?,
+        };
+        normed.push((linear.input, input));
+        *out = product(g, linear, input)?;
+    }
+    Ok(products)
+}
+
+/// Normalises rows, times `weight` where given, and limits them for the product that follows.
+pub(super) fn norm_limit<'g>(
+    g: &'g GraphBuilder,
+    x: Tensor<'g>,
+    weight: Option<&Vector>,
+    (eps, limits): (f32, Range),
+) -> Result<Tensor<'g>> {
+    let weight = weight.cloned();
+    g.custom(&x.shape().0, &[x], Split::Rows, move |call| {
+        let x = &call.f32(0)[call.first..call.first + call.out.len()];
+        let rows = x.chunks_exact(call.row_len);
+        for (row, out) in rows.zip(call.out.chunks_exact_mut(call.row_len)) {
+            norm::rms_norm_limit(row, weight.as_deref(), eps, limits, out);
+        }
+    })
+}
+
+/// Computes `residual + factor * rms_norm(limit(x)) * weight`.
+pub(super) fn add_normed<'g>(
+    g: &'g GraphBuilder,
+    (x, limits): (Tensor<'g>, Range),
+    weight: &Vector,
+    residual: Tensor<'g>,
+    (eps, factor): (f32, f32),
+) -> Result<Tensor<'g>> {
+    let weight = Arc::clone(weight);
+    g.custom(&x.shape().0, &[x, residual], Split::Rows, move |call| {
+        let range = call.first..call.first + call.out.len();
+        let (x, residual) = (&call.f32(0)[range.clone()], &call.f32(1)[range]);
+        let n = call.row_len;
+        let rows = x.chunks_exact(n).zip(residual.chunks_exact(n));
+        for ((x, residual), out) in rows.zip(call.out.chunks_exact_mut(n)) {
+            norm::limit_rms_norm_add((x, limits), &weight, residual, (eps, factor), out);
+        }
+    })
+}
+
+/// Computes `residual + limit(x)`.
+pub(super) fn add_limited<'g>(
+    g: &'g GraphBuilder,
+    (x, limits): (Tensor<'g>, Range),
+    residual: Tensor<'g>,
+) -> Result<Tensor<'g>> {
+    g.custom(&x.shape().0, &[x, residual], Split::Elements(STEP), move |call| {
+        let range = call.first..call.first + call.out.len();
+        let (x, residual) = (&call.f32(0)[range.clone()], &call.f32(1)[range]);
+        for ((o, &x), &r) in call.out.iter_mut().zip(x).zip(residual) {
+            *o = r + limit(x, limits);
+        }
+    })
+}
+
+/// Limits every element, or returns `x` itself where nothing is limited.
+pub(super) fn limited<'g>(g: &'g GraphBuilder, x: Tensor<'g>, limits: Range) -> Result<Tensor<'g>> {
+    if limits == norm::UNLIMITED {
+        return Ok(x);
+    }
+    g.custom(&x.shape().0, &[x], Split::Elements(STEP), move |call| {
+        let x = &call.f32(0)[call.first..call.first + call.out.len()];
+        for (o, &x) in call.out.iter_mut().zip(x) {
+            *o = limit(x, limits);
+        }
+    })
+}
+
+/// Computes `limit(silu(limit(x)))`: the end of one product and the start of the next.
+pub(super) fn silu<'g>(
+    g: &'g GraphBuilder,
+    x: Tensor<'g>,
+    (before, after): (Range, Range),
+) -> Result<Tensor<'g>> {
+    g.custom(&x.shape().0, &[x], Split::Elements(STEP), move |call| {
+        let x = &call.f32(0)[call.first..call.first + call.out.len()];
+        for (o, &x) in call.out.iter_mut().zip(x) {
+            *o = limit(math::silu(limit(x, before)), after);
+        }
+    })
+}
+
+/// Computes `limit(a) * sigmoid(limit(b))` of rows `[a | b]`.
+pub(super) fn gated<'g>(g: &'g GraphBuilder, x: Tensor<'g>, limits: Range) -> Result<Tensor<'g>> {
+    let half = x.side(0) / 2;
+    g.custom(&[half, x.side(1)], &[x], Split::Rows, move |call| {
+        let x = &call.f32(0)[2 * call.first..2 * (call.first + call.out.len())];
+        for (row, out) in x.chunks_exact(2 * half).zip(call.out.chunks_exact_mut(half)) {
+            let (a, b) = row.split_at(half);
+            for ((o, &a), &b) in out.iter_mut().zip(a).zip(b) {
+                *o = limit(a, limits) * math::sigmoid(limit(b, limits));
+            }
+        }
+    })
+}
