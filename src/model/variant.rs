@@ -1,7 +1,8 @@
 //! E2B and E4B as one table of constants.
 //!
 //! In: nothing, or the [`HParams`] of a file. Out: the published shapes and a name.
-//! Source: specification 1.1, 1.4 and 1.5, from `config.json` of google/gemma-4-E2B and google/gemma-4-E4B.
+//! Source: specification 1.1, 1.4 and 1.5, from `config.json` of google/gemma-4-E2B and
+//! google/gemma-4-E4B.
 
 use crate::model::encoder_hparams::AUDIO_EPS;
 use crate::model::encoder_hparams::AudioHParams;
