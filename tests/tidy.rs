@@ -23,8 +23,8 @@ const IMPORTS: [(&str, &[&str]); 13] = [
     ("sink", &[]),
     ("text", &["gguf"]),
     ("model", &["ggml", "gguf"]),
-    ("encoder", &["ggml", "model", "frontend"]),
-    ("decoder", &["ggml", "model"]),
+    ("encoder", &["ggml", "gguf", "model", "frontend"]),
+    ("decoder", &["ggml", "gguf", "model"]),
     ("engine", &["ggml", "gguf", "model", "text", "encoder", "decoder"]),
     ("session", &["engine", "text", "frontend", "encoder", "decoder", "sampler"]),
     ("assistant", &["session", "frontend", "source", "sink"]),
@@ -612,4 +612,99 @@ fn blanking_keeps_code_and_lines() {
     assert_eq!(functions("fn a(\n) {\n}\nfn b();\n"), [(1, 3)]);
     assert_eq!(banned_word("FrameProcessor"), Some("processor"));
     assert_eq!(banned_word("commonly"), None);
+}
+
+#[test]
+fn shipped_models_equal_their_manifest() {
+    let manifest = fs::read_to_string(root().join("models/manifest.tsv")).unwrap();
+    let mut rows: BTreeMap<&str, &str> = BTreeMap::new();
+    for row in manifest.lines().skip(1) {
+        let (name, rest) = row.split_once('\t').unwrap();
+        rows.insert(name, rest);
+    }
+    let mut complaints = Vec::new();
+    let shipped = files()
+        .into_iter()
+        .filter(|path| path.starts_with("models/tiny/") && path.ends_with(".gguf"));
+    for path in shipped {
+        let bytes = fs::read(root().join(&path)).unwrap();
+        let expected = format!("{}\t{}", bytes.len(), sha256(&bytes));
+        let name = path.trim_start_matches("models/");
+        if !rows.remove(name).is_some_and(|rest| rest.starts_with(&expected)) {
+            complaints.push(format!(
+                "models/manifest.tsv: the row of {name} must begin with\n{name}\t{expected}"
+            ));
+        }
+    }
+    let unknown = |name: &&str| format!("models/manifest.tsv: {name} is not there; drop its row");
+    complaints.extend(rows.keys().map(unknown));
+    report(complaints);
+}
+
+/// Returns the SHA-256 of `bytes` (FIPS 180-4), in hexadecimal.
+fn sha256(bytes: &[u8]) -> String {
+    let mut state = roots(8, 2);
+    let constants = roots(64, 3);
+    let mut padded = bytes.to_vec();
+    padded.push(0x80);
+    padded.resize(padded.len().next_multiple_of(64), 0);
+    if bytes.len() % 64 > 55 {
+        padded.resize(padded.len() + 64, 0);
+    }
+    let end = padded.len();
+    padded[end - 8..].copy_from_slice(&(8 * bytes.len() as u64).to_be_bytes());
+    for block in padded.chunks_exact(64) {
+        let mut w: Vec<u32> =
+            block.chunks_exact(4).map(|b| u32::from_be_bytes(b.try_into().unwrap())).collect();
+        for i in 16..64 {
+            let (a, b) = (w[i - 15], w[i - 2]);
+            let s0 = a.rotate_right(7) ^ a.rotate_right(18) ^ (a >> 3);
+            let s1 = b.rotate_right(17) ^ b.rotate_right(19) ^ (b >> 10);
+            w.push(w[i - 16].wrapping_add(s0).wrapping_add(w[i - 7]).wrapping_add(s1));
+        }
+        let mut v = state.clone();
+        for i in 0..64 {
+            let s1 = v[4].rotate_right(6) ^ v[4].rotate_right(11) ^ v[4].rotate_right(25);
+            let choice = (v[4] & v[5]) ^ (!v[4] & v[6]);
+            let t1 = [s1, choice, constants[i], w[i]].into_iter().fold(v[7], u32::wrapping_add);
+            let s0 = v[0].rotate_right(2) ^ v[0].rotate_right(13) ^ v[0].rotate_right(22);
+            let majority = (v[0] & v[1]) ^ (v[0] & v[2]) ^ (v[1] & v[2]);
+            v[3] = v[3].wrapping_add(t1);
+            v[7] = t1.wrapping_add(s0).wrapping_add(majority);
+            v.rotate_right(1);
+        }
+        state.iter_mut().zip(&v).for_each(|(s, v)| *s = s.wrapping_add(*v));
+    }
+    state.iter().map(|word| format!("{word:08x}")).collect()
+}
+
+/// Returns the first 32 bits behind the point of the `degree`th roots of the first `n` primes.
+fn roots(n: usize, degree: u32) -> Vec<u32> {
+    let primes = (2_u128..).filter(|&p| (2..p).all(|d| p % d != 0)).take(n);
+    let root = |p: u128| {
+        let scaled = p << (32 * degree);
+        let mut root = 0_u128;
+        for bit in (0..40).rev().map(|shift| 1_u128 << shift) {
+            if (root + bit).pow(degree) <= scaled {
+                root += bit;
+            }
+        }
+        root as u32
+    };
+    primes.map(root).collect()
+}
+
+#[test]
+fn sha256_equals_its_published_examples() {
+    let examples = [
+        ("", "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"),
+        ("abc", "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"),
+        (
+            "abcdbcdecdefdefgefghfghighijhijkijkljklmklmnlmnomnopnopq",
+            "248d6a61d20638b8e5c026930c3e6039a33ce45964ff2167f6ecedd419db06c1",
+        ),
+    ];
+    for (text, expected) in examples {
+        assert_eq!(sha256(text.as_bytes()), expected);
+    }
 }
