@@ -3,6 +3,7 @@
 pub mod assistant;
 pub mod decoder;
 pub mod encoder;
+pub mod engine;
 pub mod error;
 pub mod frontend;
 pub mod ggml;
@@ -13,6 +14,7 @@ pub mod model;
 pub mod redact;
 pub mod ring;
 pub mod sampler;
+pub mod session;
 pub mod sink;
 pub mod source;
 pub mod text;

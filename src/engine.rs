@@ -1,0 +1,202 @@
+//! The engine: a model's files opened, checked and shared.
+//!
+//! In: a text model and, for pictures and sounds, its mmproj. Out: [`Engine`], which any number
+//! of sessions use at once.
+//! **Invariant:** weights are used where they are mapped; opening reads only what it checks.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::OnceLock;
+
+use crate::decoder::Decoder;
+use crate::decoder::KvOptions;
+use crate::encoder::AudioEncoder;
+use crate::error::Error;
+use crate::error::Result;
+use crate::ggml::Backend;
+use crate::ggml::BackendOptions;
+use crate::gguf::Gguf;
+use crate::gguf::Mapping;
+use crate::gguf::TensorType;
+use crate::model::AudioWeights;
+use crate::model::EncoderHParams;
+use crate::model::HParams;
+use crate::model::Variant;
+use crate::model::memory;
+use crate::text::Tokenizer;
+
+/// How an engine is opened.
+#[derive(Clone, Debug, Default)]
+pub struct EngineOptions {
+    /// Threads and GPU of every session.
+    pub backend: BackendOptions,
+    /// Most bytes that weights in use, caches and intermediate values may take.
+    pub memory_bytes_max: Option<u64>,
+}
+
+/// Encoders of one mmproj, bound when first needed.
+struct Encoders {
+    file: Gguf,
+    hparams: EncoderHParams,
+    audio: OnceLock<Arc<AudioEncoder>>,
+}
+
+/// A model that is ready to be used.
+pub struct Engine {
+    text: Gguf,
+    tokenizer: Tokenizer,
+    decoder: Arc<Decoder>,
+    encoders: Option<Encoders>,
+    options: EngineOptions,
+    backend: std::sync::Mutex<Backend>,
+}
+
+impl Engine {
+    /// Opens a text model and, if given, its mmproj.
+    ///
+    /// # Errors
+    /// `Io`, `Format` or `Unsupported` naming the file and what does not fit.
+    pub fn open(model: &Path, mmproj: Option<&Path>, options: &EngineOptions) -> Result<Arc<Self>> {
+        let mmproj = mmproj.map(Mapping::open).transpose()?;
+        Self::from_mappings(Mapping::open(model)?, mmproj, options)
+    }
+
+    /// Opens files that are already mapped, for example from descriptors.
+    ///
+    /// # Errors
+    /// As for [`open`](Self::open).
+    pub fn from_mappings(
+        model: Arc<Mapping>,
+        mmproj: Option<Arc<Mapping>>,
+        options: &EngineOptions,
+    ) -> Result<Arc<Self>> {
+        let text = Gguf::from_mapping(model)?;
+        let hparams = HParams::read(&text)?;
+        let backend = Backend::new(&options.backend)?;
+        let encoders = match mmproj {
+            Some(mapping) => Some(Encoders::read(Gguf::from_mapping(mapping)?, &hparams)?),
+            None if EncoderHParams::present(&text) => {
+                let again = Gguf::from_mapping(Arc::clone(text.mapping()))?;
+                Some(Encoders::read(again, &hparams)?)
+            }
+            None => None,
+        };
+        let (decoder, tokenizer) = std::thread::scope(|s| {
+            let tokenizer = s.spawn(|| Tokenizer::from_gguf(&text));
+            let decoder = Decoder::open(&text, hparams, &backend);
+            let tokenizer = tokenizer
+                .join()
+                .unwrap_or_else(|_| Err(Error::internal("the tokenizer's loader panicked")));
+            (decoder, tokenizer)
+        });
+        let (decoder, tokenizer) = (Arc::new(decoder?), tokenizer?);
+        advise(&text);
+        let options = options.clone();
+        let backend = std::sync::Mutex::new(backend);
+        Ok(Arc::new(Self { text, tokenizer, decoder, encoders, options, backend }))
+    }
+
+    /// Returns the text model's file.
+    pub fn file(&self) -> &Gguf {
+        &self.text
+    }
+
+    /// Returns the mmproj's file, if there is one.
+    pub fn mmproj_file(&self) -> Option<&Gguf> {
+        self.encoders.as_ref().map(|e| &e.file)
+    }
+
+    /// Returns the options it was opened with.
+    pub fn options(&self) -> &EngineOptions {
+        &self.options
+    }
+
+    /// Returns the tokenizer.
+    pub fn tokenizer(&self) -> &Tokenizer {
+        &self.tokenizer
+    }
+
+    /// Returns the decoder.
+    pub fn decoder(&self) -> &Arc<Decoder> {
+        &self.decoder
+    }
+
+    /// Returns the model's name among the known ones, such as `E2B`.
+    pub fn variant_name(&self) -> &'static str {
+        Variant::name_of(self.decoder.hparams())
+    }
+
+    /// Tells whether pictures can be read.
+    pub fn sees(&self) -> bool {
+        self.encoders.as_ref().is_some_and(|e| e.hparams.vision.is_some())
+    }
+
+    /// Tells whether sounds can be heard.
+    pub fn hears(&self) -> bool {
+        self.encoders.as_ref().is_some_and(|e| e.hparams.audio.is_some())
+    }
+
+    /// Returns the sound encoder, binding it when first asked for.
+    ///
+    /// # Errors
+    /// `Input` if there is no mmproj; `Unsupported` if it has no sound encoder.
+    pub fn audio(&self) -> Result<&Arc<AudioEncoder>> {
+        let e = self.encoders_for("a sound")?;
+        if let Some(audio) = e.audio.get() {
+            return Ok(audio);
+        }
+        let owner = Arc::clone(e.file.mapping());
+        let backend = self.backend.lock().map_err(|_| Error::internal("a loader panicked"))?;
+        let weights = AudioWeights::bind(&e.file, owner, &e.hparams, &backend)?;
+        let audio = AudioEncoder::new(weights)?;
+        Ok(e.audio.get_or_init(|| audio))
+    }
+
+    fn encoders_for(&self, what: &str) -> Result<&Encoders> {
+        self.encoders.as_ref().ok_or_else(|| {
+            Error::input(format!(
+                "{}: {what} needs the model's mmproj file; name it with --mmproj",
+                self.text.name()
+            ))
+        })
+    }
+
+    /// Checks a session's cache, intermediate values and the weights against the memory limit.
+    ///
+    /// # Errors
+    /// `Memory` naming the context that would fit.
+    pub fn check_memory(&self, kv: &KvOptions) -> Result<()> {
+        let Some(limit) = self.options.memory_bytes_max else { return Ok(()) };
+        let h = self.decoder.hparams();
+        let dtype = TensorType::from_id(kv.dtype.id())
+            .ok_or_else(|| Error::input(format!("no cache of {}", kv.dtype)))?;
+        let shape = memory::KvShape { n_ctx: kv.n_ctx, n_chunk: kv.n_batch, dtype };
+        let widest = h.layers.iter().map(|l| l.n_ff).max().unwrap_or(0) + 4 * h.n_embd;
+        let compute = (kv.n_batch * widest * 3 + 2 * h.n_vocab) * size_of::<f32>();
+        memory::check_fit(h, &shape, self.weight_bytes() + compute as u64, limit)
+    }
+
+    /// Returns the bytes of weights that answering reads, the per-layer table aside.
+    pub fn weight_bytes(&self) -> u64 {
+        let h = Some(self.decoder.hparams());
+        let text = memory::parts(&self.text, h);
+        let text = text.iter().filter(|p| p.part != memory::Part::PerLayerTable);
+        let encoders = self.encoders.as_ref().map(|e| memory::parts(&e.file, None));
+        let encoders = encoders.iter().flatten();
+        text.chain(encoders).map(|p| p.size_bytes).sum()
+    }
+}
+
+/// Tells the system how the files will be read.
+fn advise(text: &Gguf) {
+    if let Some(info) = text.tensor("per_layer_token_embd.weight") {
+        text.mapping().advise_random(info.range());
+    }
+}
+
+impl Encoders {
+    fn read(file: Gguf, text: &HParams) -> Result<Self> {
+        let hparams = EncoderHParams::read(&file, text.n_embd)?;
+        Ok(Self { file, hparams, audio: OnceLock::new() })
+    }
+}

@@ -1,0 +1,196 @@
+//! Sound that is heard while it is spoken: encoded and prefilled as it arrives.
+//!
+//! In: a conversation with a place for the sound, then `Pcm` in any packets. Out: a prompt that
+//! is ready to be answered the moment the sound ends, or is guessed to end.
+//! Invariant: the cache is the same, bit for bit, as if the whole sound had been given at once.
+
+use std::sync::Arc;
+
+use crate::encoder::SoftTokens;
+use crate::error::Error;
+use crate::error::Result;
+use crate::media::Pcm;
+use crate::session::feed::Step;
+use crate::session::hearing::Heard;
+use crate::session::hearing::Hearing;
+use crate::session::media::Encoded;
+use crate::session::media::key_of;
+use crate::session::timeline::Session;
+use crate::session::timeline::Stats;
+use crate::session::timeline::drop_empty;
+use crate::text::Conversation;
+use crate::text::Marker;
+use crate::text::MediaKind;
+use crate::text::Prompt;
+
+/// A sound that is being heard at the end of the prompt.
+pub(super) struct Live {
+    key: u64,
+    segments: Vec<SoftTokens>,
+    /// What follows the sound.
+    after: Vec<Step>,
+    guess: Option<Guess>,
+}
+
+/// An end that is only guessed.
+struct Guess {
+    /// Positions before the guess.
+    n_held: usize,
+    /// Soft tokens of the end.
+    tail: SoftTokens,
+}
+
+fn no_sound() -> Error {
+    Error::input("no sound was begun")
+}
+
+impl Session {
+    /// Feeds a conversation up to a sound that is about to be heard: its last media, which is not
+    /// in `media`. Afterwards [`hear`](Self::hear) takes the sound as it arrives.
+    ///
+    /// # Errors
+    /// As for [`prompt`](Self::prompt); `Input` if the conversation has no place for the sound.
+    pub fn begin_sound(
+        &mut self,
+        conversation: &Conversation,
+        media: &[Arc<Encoded>],
+    ) -> Result<Stats> {
+        let hearing = self.take_hearing()?;
+        self.n_live += 1;
+        let key = key_of(MediaKind::Audio, &[self.n_live, u64::MAX], &[]);
+        let (kind, segments) = (MediaKind::Audio, vec![self.no_soft()]);
+        let mark = Arc::new(Encoded { kind, key, segments, times_s: Vec::new() });
+        let all: Vec<_> = media.iter().cloned().chain([mark]).collect();
+        let steps = self.steps(&Prompt::render(conversation)?, &all)?;
+        let place = steps.iter().position(|s| matches!(s, Step::Soft(e, _) if e.key == key));
+        let place =
+            place.ok_or_else(|| Error::input("no place for a sound in the conversation"))?;
+        (self.live, self.answer) = (None, None);
+        let (stats, n_steps) = self.keep_common(&steps[..=place])?;
+        self.feed(&steps[n_steps..place], false)?;
+        let after = steps[place + 1..].to_vec();
+        let segments = vec![self.no_soft()];
+        self.live = Some(Live { key, segments, after, guess: None });
+        self.hearing = Some(hearing);
+        Ok(stats)
+    }
+
+    /// Takes sound as it arrives: it is encoded and prefilled at once.
+    ///
+    /// # Errors
+    /// `Input` if no sound was begun or the context is full.
+    pub fn hear(&mut self, pcm: &Pcm) -> Result<()> {
+        if self.live.as_ref().is_some_and(|l| l.guess.is_some()) {
+            self.take_back()?;
+        }
+        let mut hearing = self.hearing.take().ok_or_else(no_sound)?;
+        let heard = hearing.push(pcm, self.executor.backend_mut());
+        self.hearing = Some(hearing);
+        self.take_in(heard?)
+    }
+
+    fn take_in(&mut self, heard: Vec<Heard>) -> Result<()> {
+        let mut live = self.live.take().ok_or_else(no_sound)?;
+        let result = heard.into_iter().try_for_each(|h| self.take_one(&mut live, h));
+        self.live = Some(live);
+        result
+    }
+
+    fn take_one(&mut self, live: &mut Live, heard: Heard) -> Result<()> {
+        let segment = live.segments.len() - 1;
+        match heard {
+            Heard::Soft(soft) => {
+                let first = live.segments[segment].n();
+                live.segments[segment].append(&soft);
+                self.feed_soft(&soft, live.key, segment, first, false)
+            }
+            Heard::NextSegment => {
+                let tokenizer = self.engine.tokenizer();
+                let marks = [Marker::AudioClose, Marker::AudioOpen];
+                let ids = [tokenizer.marker(marks[0])?, tokenizer.marker(marks[1])?];
+                live.segments.push(self.no_soft());
+                self.feed_tokens(&ids, false)
+            }
+        }
+    }
+
+    /// Ends the sound and feeds what follows it; [`next`](Self::next) answers.
+    ///
+    /// Returns the sound's soft tokens, which later prompts of the conversation name.
+    ///
+    /// # Errors
+    /// `Input` if no sound was begun or it was too short.
+    pub fn end_sound(&mut self) -> Result<Arc<Encoded>> {
+        if let Some(guess) = self.live.as_mut().ok_or_else(no_sound)?.guess.take() {
+            return self.keep_guess(guess);
+        }
+        let mut hearing = self.hearing.take().ok_or_else(no_sound)?;
+        let heard = hearing.finish(self.executor.backend_mut());
+        self.hearing = Some(hearing);
+        self.take_in(heard?)?;
+        let live = self.live.take().ok_or_else(no_sound)?;
+        let after = live.after.clone();
+        let encoded = self.keep_sound(live)?;
+        self.feed(&after, true)?;
+        self.begin_answer(false);
+        Ok(encoded)
+    }
+
+    fn keep_sound(&mut self, mut live: Live) -> Result<Arc<Encoded>> {
+        let n_samples = self.hearing.as_ref().map_or(0, Hearing::n_samples);
+        drop_empty(&mut live.segments, n_samples)?;
+        let (kind, key, segments) = (MediaKind::Audio, live.key, live.segments);
+        Ok(self.kept.keep(Encoded { kind, key, segments, times_s: Vec::new() }))
+    }
+
+    /// Guesses that the sound ends here and feeds what follows it; [`next`](Self::next) answers.
+    ///
+    /// [`end_sound`](Self::end_sound) makes the guess true. [`hear`](Self::hear) or
+    /// [`take_back`](Self::take_back) undo it, and the cache is as if it had never been made.
+    ///
+    /// # Errors
+    /// `Input` if no sound was begun; whatever feeding brings, and then nothing was guessed.
+    pub fn guess_end(&mut self) -> Result<()> {
+        let mut live = self.live.take().filter(|l| l.guess.is_none()).ok_or_else(no_sound)?;
+        let result = self.make_guess(&mut live);
+        self.live = Some(live);
+        if result.is_err() {
+            self.take_back()?;
+        }
+        result
+    }
+
+    fn make_guess(&mut self, live: &mut Live) -> Result<()> {
+        let mut hearing = self.hearing.take().ok_or_else(no_sound)?;
+        let tail = hearing.guess_end(self.executor.backend_mut());
+        self.hearing = Some(hearing);
+        let tail = tail?;
+        live.guess = Some(Guess { n_held: self.held.len(), tail: tail.clone() });
+        let segment = live.segments.len() - 1;
+        let first = live.segments[segment].n();
+        self.feed_soft(&tail, live.key, segment, first, false)?;
+        self.feed(&live.after, true)?;
+        self.begin_answer(false);
+        Ok(())
+    }
+
+    fn keep_guess(&mut self, guess: Guess) -> Result<Arc<Encoded>> {
+        let mut live = self.live.take().ok_or_else(no_sound)?;
+        if let Some(last) = live.segments.last_mut() {
+            last.append(&guess.tail);
+        }
+        self.keep_sound(live)
+    }
+
+    /// Undoes a guess and returns how many positions were computed in vain.
+    ///
+    /// # Errors
+    /// `Internal` if the cache no longer reaches back that far.
+    pub fn take_back(&mut self) -> Result<usize> {
+        let Some(guess) = self.live.as_mut().and_then(|l| l.guess.take()) else { return Ok(0) };
+        let wasted = self.held.len() - guess.n_held;
+        self.answer = None;
+        self.rewind(guess.n_held)?;
+        Ok(wasted)
+    }
+}

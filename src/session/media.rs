@@ -1,0 +1,117 @@
+//! Pictures and sounds as soft tokens, made once and kept by content.
+//!
+//! In: `Frame`, samples at 16 kHz. Out: [`Encoded`].
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::hash::Hasher;
+use std::sync::Arc;
+
+use crate::encoder::SoftTokens;
+use crate::text::MediaKind;
+
+/// Most bytes of soft tokens that a session keeps for questions to come.
+const KEPT_BYTES_MAX: usize = 64 << 20;
+
+/// Soft tokens of one picture, one sound or the frames of one video.
+#[derive(PartialEq)]
+pub struct Encoded {
+    /// What it was made from.
+    pub(super) kind: MediaKind,
+    /// Names the content; equal content has equal keys.
+    pub(super) key: u64,
+    /// One entry for a picture, one for each segment of a sound or frame of a video.
+    pub(super) segments: Vec<SoftTokens>,
+    /// Seconds at which a video's frames were taken.
+    pub(super) times_s: Vec<f64>,
+}
+
+impl Encoded {
+    /// Returns what it was made from.
+    pub fn kind(&self) -> MediaKind {
+        self.kind
+    }
+
+    /// Returns the number of soft tokens.
+    pub fn n_tokens(&self) -> usize {
+        self.segments.iter().map(SoftTokens::n).sum()
+    }
+
+    /// Returns the soft tokens, segment by segment.
+    pub fn segments(&self) -> &[SoftTokens] {
+        &self.segments
+    }
+
+    fn size_bytes(&self) -> usize {
+        self.segments.iter().map(|s| size_of_val(&s.data[..])).sum()
+    }
+}
+
+impl fmt::Debug for Encoded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Encoded {{ {:?}, {} soft tokens }}", self.kind, self.n_tokens())
+    }
+}
+
+/// Hashes content into a key.
+pub(super) fn key_of(kind: MediaKind, numbers: &[u64], bytes: &[u8]) -> u64 {
+    let mut hasher = std::hash::DefaultHasher::new();
+    hasher.write_u8(kind as u8);
+    numbers.iter().for_each(|n| hasher.write_u64(*n));
+    hasher.write(bytes);
+    hasher.finish()
+}
+
+/// The media of recent questions, oldest first.
+#[derive(Default)]
+pub(super) struct Kept(VecDeque<Arc<Encoded>>);
+
+impl Kept {
+    pub(super) fn find(&self, key: u64) -> Option<Arc<Encoded>> {
+        self.0.iter().find(|e| e.key == key).map(Arc::clone)
+    }
+
+    pub(super) fn keep(&mut self, encoded: Encoded) -> Arc<Encoded> {
+        let encoded = Arc::new(encoded);
+        self.0.push_back(Arc::clone(&encoded));
+        let mut total: usize = self.0.iter().map(|e| e.size_bytes()).sum();
+        while total > KEPT_BYTES_MAX && self.0.len() > 1 {
+            total -= self.0.pop_front().map_or(0, |e| e.size_bytes());
+        }
+        encoded
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn encoded(key: u64, n: usize) -> Encoded {
+        let soft = SoftTokens { data: vec![0.0; n], n_embd: 1 };
+        Encoded { kind: MediaKind::Image, key, segments: vec![soft], times_s: Vec::new() }
+    }
+
+    #[test]
+    fn the_oldest_media_go_first() {
+        let mut kept = Kept::default();
+        let third = KEPT_BYTES_MAX / 4 / 3 + 1;
+        for key in 0..4 {
+            kept.keep(encoded(key, third));
+        }
+        assert!(kept.find(0).is_none() && kept.find(1).is_none());
+        assert!(kept.find(2).is_some() && kept.find(3).is_some());
+    }
+
+    #[test]
+    fn keys_name_kind_numbers_and_bytes() {
+        let keys = [
+            key_of(MediaKind::Image, &[1], &[1]),
+            key_of(MediaKind::Audio, &[1], &[1]),
+            key_of(MediaKind::Image, &[2], &[1]),
+            key_of(MediaKind::Image, &[1], &[2]),
+        ];
+        for (i, a) in keys.iter().enumerate() {
+            assert!(keys[i + 1..].iter().all(|b| a != b));
+        }
+    }
+}

@@ -1,0 +1,22 @@
+//! Sessions: one timeline each, from prompt items to generated tokens.
+//!
+//! In: conversations, media, sound as it arrives. Out: answer events, token by token.
+//! - `media`: pictures and sounds become soft tokens, once
+//! - `feed`: a rendered prompt becomes steps; what the cache already holds is kept
+//! - `hearing`: sound becomes soft tokens while it arrives; `live`: and is prefilled at once
+//! - `timeline`: [`Session`], which computes
+//!
+//! **Invariant:** a sound fed in any packets leaves the same cache, bit for bit, as the whole:
+//! its soft tokens are prefilled in blocks that begin at fixed token numbers.
+
+mod feed;
+mod hearing;
+mod live;
+mod media;
+mod timeline;
+
+pub use hearing::SEGMENT_SECONDS_MAX;
+pub use media::Encoded;
+pub use timeline::Session;
+pub use timeline::SessionOptions;
+pub use timeline::Stats;

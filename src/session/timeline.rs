@@ -1,0 +1,451 @@
+//! One timeline: a conversation in the cache, and the answer that grows from it.
+//!
+//! In: conversations with their media, sound as it arrives. Out: answer events, token by token.
+//! Invariant: `held` names what the cache holds, position by position, also after an error.
+
+use std::sync::Arc;
+
+use crate::decoder::Entry;
+use crate::decoder::Executor;
+use crate::decoder::ExecutorOptions;
+use crate::decoder::KvOptions;
+use crate::encoder::BLOCK_TOKENS;
+use crate::encoder::SoftTokens;
+use crate::engine::Engine;
+use crate::error::Error;
+use crate::error::Result;
+use crate::frontend::Patches;
+use crate::ggml::Cancel;
+use crate::ggml::DType;
+use crate::media::Frame;
+use crate::media::Pcm;
+use crate::sampler::Sampler;
+use crate::sampler::SamplingOptions;
+use crate::session::feed;
+use crate::session::feed::Held;
+use crate::session::feed::Step;
+use crate::session::hearing::Heard;
+use crate::session::hearing::Hearing;
+use crate::session::live::Live;
+use crate::session::media::Encoded;
+use crate::session::media::Kept;
+use crate::session::media::key_of;
+use crate::text::Conversation;
+use crate::text::Event;
+use crate::text::Marker;
+use crate::text::MediaKind;
+use crate::text::Parser;
+use crate::text::Prompt;
+use crate::text::Stop;
+use crate::units::TokenId;
+
+/// How a session is made.
+#[derive(Clone, Debug)]
+pub struct SessionOptions {
+    /// Most positions; at most the model's own limit.
+    pub n_ctx: usize,
+    /// Most positions computed at once.
+    pub n_batch: usize,
+    /// Element type of the cache.
+    pub kv: DType,
+    /// How tokens are chosen.
+    pub sampling: SamplingOptions,
+}
+
+impl Default for SessionOptions {
+    fn default() -> Self {
+        Self { n_ctx: 4096, n_batch: 512, kv: DType::F16, sampling: SamplingOptions::default() }
+    }
+}
+
+/// What feeding a prompt took.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub struct Stats {
+    /// Positions of the prompt.
+    pub n_prompt: usize,
+    /// Positions that the cache already held.
+    pub n_reused: usize,
+}
+
+/// The answer in progress.
+pub(super) struct Answer {
+    parser: Parser,
+    /// Chosen but not yet in the cache.
+    pending: Option<TokenId>,
+    n_tokens: usize,
+}
+
+/// One timeline.
+pub struct Session {
+    pub(super) engine: Arc<Engine>,
+    pub(super) executor: Executor,
+    pub(super) held: Vec<Held>,
+    pub(super) logits: Vec<f32>,
+    sampler: Sampler,
+    pub(super) answer: Option<Answer>,
+    pub(super) kept: Kept,
+    pub(super) hearing: Option<Hearing>,
+    pub(super) live: Option<Live>,
+    pub(super) n_live: u64,
+}
+
+impl Session {
+    /// Starts an empty timeline.
+    ///
+    /// # Errors
+    /// `Input` if an option is out of range; `Memory` if it does not fit, naming what would.
+    pub fn new(engine: &Arc<Engine>, options: &SessionOptions) -> Result<Self> {
+        let h = engine.decoder().hparams();
+        let kv = KvOptions {
+            n_ctx: options.n_ctx.min(h.n_ctx_train),
+            n_batch: options.n_batch,
+            dtype: options.kv,
+        };
+        engine.check_memory(&kv)?;
+        let backend = engine.options().backend.clone();
+        let executor = Executor::new(engine.decoder(), &ExecutorOptions { backend, kv })?;
+        let mut session = Self {
+            engine: Arc::clone(engine),
+            executor,
+            held: Vec::new(),
+            logits: Vec::new(),
+            sampler: Sampler::new(options.sampling.clone())?,
+            answer: None,
+            kept: Kept::default(),
+            hearing: None,
+            live: None,
+            n_live: 0,
+        };
+        session.forbid_placeholders();
+        Ok(session)
+    }
+
+    /// Media marks stand for soft tokens, which a model cannot write.
+    fn forbid_placeholders(&mut self) {
+        let tokenizer = self.engine.tokenizer();
+        let marks = [
+            Marker::Image,
+            Marker::Audio,
+            Marker::Video,
+            Marker::ImageOpen,
+            Marker::ImageClose,
+            Marker::AudioOpen,
+            Marker::AudioClose,
+        ];
+        let ids: Vec<_> = marks.iter().filter_map(|m| tokenizer.marker(*m).ok()).collect();
+        self.sampler.forbid(ids);
+    }
+
+    /// Returns the engine.
+    pub fn engine(&self) -> &Arc<Engine> {
+        &self.engine
+    }
+
+    /// Returns the flag that stops a computation from another thread.
+    pub fn cancel(&self) -> &Cancel {
+        self.executor.cancel()
+    }
+
+    /// Returns how many positions are in the cache.
+    pub fn n_past(&self) -> usize {
+        self.held.len()
+    }
+
+    /// Returns the most positions it can hold.
+    pub fn n_ctx(&self) -> usize {
+        self.executor.kv().n_ctx()
+    }
+
+    /// Returns the bytes reserved for intermediate values.
+    pub fn compute_bytes(&self) -> usize {
+        self.executor.compute_bytes()
+    }
+
+    /// Changes how tokens are chosen from here on.
+    ///
+    /// # Errors
+    /// `Input` if an option is out of range.
+    pub fn set_sampling(&mut self, options: SamplingOptions) -> Result<()> {
+        self.sampler = Sampler::new(options)?;
+        self.forbid_placeholders();
+        Ok(())
+    }
+
+    /// Encodes a picture within a budget of soft tokens, unless it was encoded before.
+    ///
+    /// # Errors
+    /// `Input` if there is no mmproj or the picture or budget cannot be used.
+    pub fn encode_picture(&mut self, frame: &Frame, budget: u32) -> Result<Arc<Encoded>> {
+        let numbers = [frame.width(), frame.height(), budget].map(u64::from);
+        let key = key_of(MediaKind::Image, &numbers, frame.rgb());
+        if let Some(found) = self.kept.find(key) {
+            return Ok(found);
+        }
+        let soft = self.encode_frame(frame, budget)?;
+        let (kind, segments) = (MediaKind::Image, vec![soft]);
+        Ok(self.kept.keep(Encoded { kind, key, segments, times_s: Vec::new() }))
+    }
+
+    fn encode_frame(&mut self, frame: &Frame, budget: u32) -> Result<SoftTokens> {
+        let patches = Patches::from_frame(frame, budget)?;
+        Err(Error::unsupported(format!("{} patches: pictures cannot be read yet", patches.n())))
+    }
+
+    /// Encodes frames of a video, each with the second at which it was taken.
+    ///
+    /// # Errors
+    /// As for [`encode_picture`](Self::encode_picture); `Input` if there is no frame.
+    pub fn encode_video(&mut self, frames: &[(f64, Frame)], budget: u32) -> Result<Arc<Encoded>> {
+        if frames.is_empty() {
+            return Err(Error::input("the video has no frames"));
+        }
+        let mut segments = Vec::with_capacity(frames.len());
+        let mut key = u64::from(budget);
+        for (time_s, frame) in frames {
+            let numbers = [key, time_s.to_bits(), u64::from(frame.width())];
+            key = key_of(MediaKind::Video, &numbers, frame.rgb());
+            segments.push(self.encode_frame(frame, budget)?);
+        }
+        let times_s = frames.iter().map(|f| f.0).collect();
+        Ok(self.kept.keep(Encoded { kind: MediaKind::Video, key, segments, times_s }))
+    }
+
+    /// Encodes a whole sound, block by block, in segments of at most 30 seconds.
+    ///
+    /// # Errors
+    /// `Input` if there is no mmproj or the sound is empty; whatever a block brings.
+    pub fn encode_sound(
+        &mut self,
+        blocks: impl IntoIterator<Item = Result<Pcm>>,
+    ) -> Result<Arc<Encoded>> {
+        let mut hearing = self.take_hearing()?;
+        let mut segments = vec![self.no_soft()];
+        let mut key = 0;
+        for pcm in blocks {
+            let pcm = pcm?;
+            let bytes: Vec<u8> = pcm.samples.iter().flat_map(|s| s.to_le_bytes()).collect();
+            key = key_of(MediaKind::Audio, &[key, u64::from(pcm.rate_hz)], &bytes);
+            collect(hearing.push(&pcm, self.executor.backend_mut())?, &mut segments);
+        }
+        collect(hearing.finish(self.executor.backend_mut())?, &mut segments);
+        let n_samples = hearing.n_samples();
+        hearing.reset();
+        self.hearing = Some(hearing);
+        drop_empty(&mut segments, n_samples)?;
+        if let Some(found) = self.kept.find(key) {
+            return Ok(found);
+        }
+        let kind = MediaKind::Audio;
+        Ok(self.kept.keep(Encoded { kind, key, segments, times_s: Vec::new() }))
+    }
+
+    pub(super) fn no_soft(&self) -> SoftTokens {
+        SoftTokens { data: Vec::new(), n_embd: self.engine.decoder().hparams().n_embd }
+    }
+
+    pub(super) fn take_hearing(&mut self) -> Result<Hearing> {
+        if let Some(mut hearing) = self.hearing.take() {
+            hearing.reset();
+            return Ok(hearing);
+        }
+        let engine = Arc::clone(&self.engine);
+        Hearing::new(engine.audio()?, self.executor.backend_mut())
+    }
+
+    /// Feeds a conversation; what the cache already holds of it is kept.
+    ///
+    /// `media` are the conversation's media in order. Afterwards [`next`](Self::next) answers.
+    ///
+    /// # Errors
+    /// `Input` if media are missing or the context is too short; `Cancelled` if asked to stop.
+    /// What was fed so far stays and is reused by the next call.
+    pub fn prompt(&mut self, conversation: &Conversation, media: &[Arc<Encoded>]) -> Result<Stats> {
+        let prompt = Prompt::render(conversation)?;
+        let steps = self.steps(&prompt, media)?;
+        (self.live, self.answer) = (None, None);
+        let stats = self.keep_common(&steps)?;
+        self.feed(&steps[stats.1..], true)?;
+        self.begin_answer(prompt.opens_thought());
+        Ok(stats.0)
+    }
+
+    pub(super) fn steps(&self, prompt: &Prompt, media: &[Arc<Encoded>]) -> Result<Vec<Step>> {
+        let tokenizer = self.engine.tokenizer();
+        let times = |index: usize| media.get(index).map_or(Vec::new(), |e| e.times_s.clone());
+        feed::steps(&prompt.items(tokenizer, times)?, media, tokenizer)
+    }
+
+    /// Rewinds to the common beginning of the cache and `steps`, but before the last step.
+    pub(super) fn keep_common(&mut self, steps: &[Step]) -> Result<(Stats, usize)> {
+        let total: usize = steps.iter().map(Step::len).sum();
+        if total > self.n_ctx() {
+            return Err(Error::input(format!(
+                "the prompt has {total} tokens, the context holds {}; shorten it or raise --ctx",
+                self.n_ctx()
+            )));
+        }
+        let last = steps.len().saturating_sub(1);
+        let (mut n_held, mut n_steps) =
+            feed::common(&self.held, &steps[..last], self.engine.tokenizer());
+        if !self.executor.kv().can_rewind(n_held) {
+            (n_held, n_steps) = (0, 0);
+        }
+        self.rewind(n_held)?;
+        Ok((Stats { n_prompt: total, n_reused: n_held }, n_steps))
+    }
+
+    pub(super) fn rewind(&mut self, n: usize) -> Result<()> {
+        self.executor.kv_mut().rewind(n)?;
+        self.held.truncate(n);
+        self.logits.clear();
+        Ok(())
+    }
+
+    /// Feeds steps; with `answer`, the last one gives logits.
+    pub(super) fn feed(&mut self, steps: &[Step], answer: bool) -> Result<()> {
+        let mut tokens = Vec::new();
+        for (i, step) in steps.iter().enumerate() {
+            match step {
+                Step::Token(id) => tokens.push(*id),
+                Step::Soft(encoded, segment) => {
+                    self.feed_tokens(&std::mem::take(&mut tokens), false)?;
+                    let encoded = Arc::clone(encoded);
+                    let (soft, key) = (&encoded.segments[*segment], encoded.key);
+                    self.feed_soft(soft, key, *segment, 0, answer && i + 1 == steps.len())?;
+                }
+            }
+        }
+        self.feed_tokens(&tokens, answer)
+    }
+
+    pub(super) fn feed_tokens(&mut self, ids: &[TokenId], answer: bool) -> Result<()> {
+        let entries: Vec<_> = ids.iter().map(|id| Entry::Token(*id)).collect();
+        self.held.extend(ids.iter().map(|id| Held::Token(*id)));
+        self.append(&entries, answer)
+    }
+
+    /// Feeds soft tokens from row `first` of a segment on, in blocks of fixed size.
+    pub(super) fn feed_soft(
+        &mut self,
+        soft: &SoftTokens,
+        key: u64,
+        segment: usize,
+        first: usize,
+        answer: bool,
+    ) -> Result<()> {
+        let rows: Vec<_> = soft.data.chunks_exact(soft.n_embd).map(Entry::Soft).collect();
+        let n_blocks = rows.len().div_ceil(BLOCK_TOKENS);
+        let mut row = first as u32;
+        for (i, block) in rows.chunks(BLOCK_TOKENS).enumerate() {
+            let segment = segment as u32;
+            let next = row + block.len() as u32;
+            self.held.extend((row..next).map(|row| Held::Soft { key, segment, row }));
+            row = next;
+            self.append(block, answer && i + 1 == n_blocks)?;
+        }
+        Ok(())
+    }
+
+    /// Computes entries that `held` already names; after an error `held` is what was computed.
+    fn append(&mut self, entries: &[Entry<'_>], answer: bool) -> Result<()> {
+        if entries.is_empty() {
+            return Ok(());
+        }
+        let result = self.executor.append_with_logits(entries, usize::from(answer));
+        let result = result.map(|logits| {
+            self.logits.clear();
+            self.logits.extend_from_slice(logits);
+        });
+        self.held.truncate(self.executor.kv().n_past());
+        result
+    }
+
+    pub(super) fn begin_answer(&mut self, opens_thought: bool) {
+        self.sampler.forget();
+        let parser = Parser::new(opens_thought);
+        self.answer = Some(Answer { parser, pending: None, n_tokens: 0 });
+    }
+
+    /// Chooses the next token and calls `events` for what it completes.
+    ///
+    /// Returns whether the answer goes on.
+    ///
+    /// # Errors
+    /// `Input` if no prompt was fed; `Cancelled` if asked to stop (the answer can go on).
+    pub fn next(&mut self, events: &mut dyn FnMut(Event<'_>)) -> Result<bool> {
+        let mut answer =
+            self.answer.take().ok_or_else(|| Error::input("there is no prompt to answer"))?;
+        let result = self.step(&mut answer, events);
+        let goes_on = !answer.parser.has_ended();
+        if goes_on {
+            self.answer = Some(answer);
+        }
+        result.map(|()| goes_on)
+    }
+
+    fn step(&mut self, answer: &mut Answer, events: &mut dyn FnMut(Event<'_>)) -> Result<()> {
+        if let Some(id) = answer.pending {
+            if self.held.len() == self.n_ctx() {
+                log::warn!("the context of {} tokens is full; the answer is cut", self.n_ctx());
+                answer.parser.finish(events);
+                return Ok(());
+            }
+            self.feed_tokens(&[id], true)?;
+            answer.pending = None;
+        }
+        if self.logits.is_empty() {
+            return Err(Error::input("there is no prompt to answer"));
+        }
+        let id = self.sampler.sample(&mut self.logits)?;
+        self.sampler.observe(id);
+        answer.n_tokens += 1;
+        let engine = Arc::clone(&self.engine);
+        answer.parser.push(engine.tokenizer(), id, events);
+        if !answer.parser.has_ended() {
+            answer.pending = Some(id);
+        }
+        Ok(())
+    }
+
+    /// Ends the answer before the model does, for example because it is long enough.
+    pub fn cut(&mut self, events: &mut dyn FnMut(Event<'_>)) {
+        if let Some(mut answer) = self.answer.take() {
+            answer.parser.finish(events);
+        } else {
+            events(Event::End(Stop::Cut));
+        }
+    }
+
+    /// Forgets the conversation; encoded media are kept.
+    ///
+    /// # Errors
+    /// `Internal` if the cache cannot be emptied.
+    pub fn clear(&mut self) -> Result<()> {
+        (self.live, self.answer) = (None, None);
+        self.rewind(0)
+    }
+}
+
+fn collect(heard: Vec<Heard>, segments: &mut Vec<SoftTokens>) {
+    for h in heard {
+        match h {
+            Heard::Soft(soft) => {
+                if let Some(last) = segments.last_mut() {
+                    last.append(&soft);
+                }
+            }
+            Heard::NextSegment => segments.push(SoftTokens::default()),
+        }
+    }
+}
+
+/// Leaves out a last segment that was too short for a token.
+pub(super) fn drop_empty(segments: &mut Vec<SoftTokens>, n_samples: u64) -> Result<()> {
+    segments.retain(|s| s.n() > 0);
+    if segments.is_empty() {
+        return Err(Error::input(format!(
+            "the sound has {n_samples} samples at 16 kHz, too few to hear; 161 make one token"
+        )));
+    }
+    Ok(())
+}
