@@ -1,6 +1,7 @@
 //! `cargo xtask demo`: builds the program and gives it a spoken sentence and a picture.
-//! In: the repository's root. Out: the commands, as typed, and what the program answers.
-//! Source: the model and its held-out sounds and pictures in `models/tiny/`.
+//! In: the repository's root. Out: the commands, as typed, what was to be heard and seen, and what
+//! the program answers.
+//! Source: the model in `models/tiny/` and the examples that its training never saw.
 
 use crate::package;
 use crate::step::Steps;
@@ -14,41 +15,47 @@ use std::process::Command;
 use std::time::Instant;
 
 const MODEL_FOLDER: &str = "models/tiny";
-const SAMPLE_FOLDER: &str = "models/tiny/heldout";
-/// Deepest folder below the samples that is looked into.
-const DEPTH_MAX: usize = 3;
+const EXAMPLE_FOLDER: &str = "models/tiny/heldout";
+/// What is shown: the task, the kind of its file, and a title.
+const SCENES: [(&str, &str, &str); 2] =
+    [("transcribe", "audio", "It hears"), ("caption", "image", "It sees")];
+
+/// One held-out example.
+#[derive(Debug, PartialEq)]
+struct Example {
+    file: String,
+    prompt: String,
+    expected: String,
+}
 
 /// Installs what is missing, builds `culet` and runs it on a sound and a picture.
 pub(crate) fn run(root: &Path) -> Result<(), String> {
-    let sounds = files(root, SAMPLE_FOLDER, &["wav", "flac"]);
-    let pictures = files(root, SAMPLE_FOLDER, &["png"]);
-    let models = files(root, MODEL_FOLDER, &["gguf"]);
-    let (mmproj, model) = models.into_iter().partition::<Vec<_>, _>(|path| is_mmproj(path));
-    let model = first(model, "model (*.gguf)", MODEL_FOLDER)?;
-    let mmproj = first(mmproj, "encoder file (*mmproj*.gguf)", MODEL_FOLDER)?;
-    let sound = first(sounds, "sound (*.wav, *.flac)", SAMPLE_FOLDER)?;
-    let picture = first(pictures, "picture (*.png)", SAMPLE_FOLDER)?;
+    let model = model_file(root, false)?;
+    let mmproj = model_file(root, true)?;
+    let manifest = format!("{EXAMPLE_FOLDER}/manifest.jsonl");
+    let examples = fs::read_to_string(root.join(&manifest))
+        .map_err(|e| format!("{manifest} cannot be read: {e}; check out the repository whole"))?;
     package::install_missing()?;
-    // With a total one higher than its steps, the last step tells its time as well.
-    Steps::new(root, 2).cargo("build", &["build", "--release", "--bin", "culet"], &[])?;
-    let both = ["--model", model.as_str(), "--mmproj", mmproj.as_str()];
-    let hear = [&["run"], &both[..], &["--audio", &sound, "Transcribe."]].concat();
-    let see = [&["run"], &both[..], &["--image", &picture, "Describe the picture."]].concat();
-    ask(root, "It hears", &hear)?;
-    ask(root, "It sees", &see)?;
+    let mut steps = Steps::new(root, 1);
+    steps.cargo("build", &["build", "--release", "--bin", "culet"], &[])?;
+    for (task, kind, title) in SCENES {
+        let example = first_example(&examples, task, kind)
+            .ok_or_else(|| format!("{manifest} has no {task} example with {kind}"))?;
+        let file = format!("{EXAMPLE_FOLDER}/{}", example.file);
+        let option = format!("--{kind}");
+        let arguments =
+            ["run", "--model", &model, "--mmproj", &mmproj, &option, &file, &example.prompt];
+        ask(root, title, &arguments, &example.expected)?;
+    }
     println!("\nNext: target/release/culet --help");
     Ok(())
 }
 
-fn ask(root: &Path, title: &str, arguments: &[&str]) -> Result<(), String> {
-    let program = Path::new("target/release").join(format!("culet{}", env::consts::EXE_SUFFIX));
-    let program = match env::var_os("CARGO_TARGET_DIR") {
-        Some(folder) => {
-            PathBuf::from(folder).join("release").join(program.file_name().unwrap_or_default())
-        }
-        None => root.join(program),
-    };
-    println!("\n==> {title}\n$ {}", shown("target/release/culet", arguments, &[]));
+fn ask(root: &Path, title: &str, arguments: &[&str], expected: &str) -> Result<(), String> {
+    let built = format!("release/culet{}", env::consts::EXE_SUFFIX);
+    let folder = env::var_os("CARGO_TARGET_DIR").map_or_else(|| "target".into(), PathBuf::from);
+    let program = root.join(folder).join(built);
+    println!("\n==> {title}: {expected:?}\n$ {}", shown("target/release/culet", arguments, &[]));
     let started = Instant::now();
     let status = Command::new(&program)
         .args(arguments)
@@ -62,34 +69,38 @@ fn ask(root: &Path, title: &str, arguments: &[&str]) -> Result<(), String> {
     Ok(())
 }
 
-fn first(paths: Vec<String>, what: &str, folder: &str) -> Result<String, String> {
-    paths.into_iter().next().ok_or_else(|| {
-        format!(
-            "{folder} has no {what}, so there is nothing to show; check out the repository whole"
-        )
+/// Returns the shipped model, or the file of its encoders.
+fn model_file(root: &Path, is_mmproj: bool) -> Result<String, String> {
+    let entries = fs::read_dir(root.join(MODEL_FOLDER)).into_iter().flatten().flatten();
+    let mut names: Vec<String> = entries
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .filter(|name| name.ends_with(".gguf") && name.contains("mmproj") == is_mmproj)
+        .collect();
+    names.sort();
+    let name = names.into_iter().next().ok_or_else(|| {
+        let what = if is_mmproj { "*mmproj*.gguf" } else { "*.gguf" };
+        format!("{MODEL_FOLDER} has no {what}; check out the repository whole")
+    })?;
+    Ok(format!("{MODEL_FOLDER}/{name}"))
+}
+
+/// Returns the first example of `task` whose user gives one file of `kind`, and a prompt.
+fn first_example(manifest: &str, task: &str, kind: &str) -> Option<Example> {
+    manifest.lines().find_map(|row| {
+        let example = Example {
+            file: text_field(row, kind)?,
+            prompt: text_field(row, "text")?,
+            expected: text_field(row, "expect")?,
+        };
+        (text_field(row, "task")? == task).then_some(example)
     })
 }
 
-fn is_mmproj(path: &str) -> bool {
-    path.rsplit('/').next().unwrap_or(path).contains("mmproj")
-}
-
-/// Returns the files below `folder` that end in one of `endings`, sorted, relative to `root`.
-fn files(root: &Path, folder: &str, endings: &[&str]) -> Vec<String> {
-    let mut found = Vec::new();
-    let mut folders = vec![(folder.to_owned(), 0)];
-    while let Some((folder, depth)) = folders.pop() {
-        for entry in fs::read_dir(root.join(&folder)).into_iter().flatten().flatten() {
-            let path = format!("{folder}/{}", entry.file_name().to_string_lossy());
-            if entry.path().is_dir() && depth < DEPTH_MAX {
-                folders.push((path, depth + 1));
-            } else if endings.iter().any(|ending| path.ends_with(&format!(".{ending}"))) {
-                found.push(path);
-            }
-        }
-    }
-    found.sort();
-    found
+/// Returns a text field of a row of JSON; none if it holds escapes, which no row shown here does.
+fn text_field(row: &str, name: &str) -> Option<String> {
+    let (_, behind) = row.split_once(&format!("\"{name}\": \""))?;
+    let (value, _) = behind.split_once('"')?;
+    (!value.contains('\\')).then(|| value.to_owned())
 }
 
 #[cfg(test)]
@@ -97,23 +108,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn encoder_files_are_told_by_name() {
-        assert!(is_mmproj("models/tiny/mmproj-tiny.gguf"));
-        assert!(!is_mmproj("mmproj/tiny.gguf"));
+    fn examples_are_found_by_task_and_kind() {
+        let manifest = "\
+{\"task\": \"act\", \"user\": [{\"audio\": \"a.flac\"}], \"expect\": \"call\"}\n\
+{\"task\": \"caption\", \"user\": [{\"image\": \"b.png\"}, {\"text\": \"What?\"}], \"expect\": \"c\"}";
+        let expected =
+            Example { file: "b.png".into(), prompt: "What?".into(), expected: "c".into() };
+        assert_eq!(first_example(manifest, "caption", "image"), Some(expected));
+        assert_eq!(first_example(manifest, "act", "audio"), None);
+        assert_eq!(text_field("{\"expect\": \"a\\\"b\"}", "expect"), None);
     }
 
     #[test]
-    fn files_are_found_below_and_sorted() {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-        let found = files(root, "src", &["rs"]);
-        assert!(found.contains(&"src/demo.rs".to_owned()), "{found:?}");
-        assert!(found.is_sorted());
-        assert!(files(root, "src", &["gguf"]).is_empty());
-    }
-
-    #[test]
-    fn nothing_to_show_is_said() {
-        let message = first(Vec::new(), "sound (*.wav)", "models/tiny");
-        assert!(message.is_err_and(|m| m.starts_with("models/tiny has no sound (*.wav)")));
+    fn the_repository_has_something_to_show() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask lies in it");
+        assert!(model_file(root, false).is_ok_and(|name| !name.contains("mmproj")));
+        assert!(model_file(root, true).is_ok_and(|name| name.contains("mmproj")));
+        let manifest = fs::read_to_string(root.join(EXAMPLE_FOLDER).join("manifest.jsonl"));
+        let manifest = manifest.expect("the held-out examples have a manifest");
+        for (task, kind, _) in SCENES {
+            let example = first_example(&manifest, task, kind).expect(task);
+            assert!(root.join(EXAMPLE_FOLDER).join(example.file).is_file());
+        }
     }
 }
