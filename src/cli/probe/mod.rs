@@ -1,0 +1,50 @@
+//! `culet probe`: opens every stage, to compare it with another implementation.
+//!
+//! In: files. Out: arrays as little-endian float32 `.npy`, the rest as one JSON document.
+//!
+//! - `text`: tokens, text, prompt, parse
+//! - `logits`: the decoder
+//! - `npy`: arrays
+//! - `input`: files and what they must hold
+
+pub(crate) mod input;
+mod logits;
+mod npy;
+mod text;
+
+use clap::Subcommand;
+use culet::Result;
+
+pub(crate) use logits::KvKind;
+
+/// What `probe` is told.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    stage: Stage,
+}
+
+#[derive(Subcommand)]
+enum Stage {
+    /// Encode a text: {"ids": [...]}
+    Tokens(text::TokensArgs),
+    /// Decode token ids: {"text": ...}
+    Text(text::TextArgs),
+    /// Render a conversation: {"prompt": ..., "ids": [...]}
+    Prompt(text::PromptArgs),
+    /// Parse raw output: {"thought": ..., "answer": ..., "tool_calls": [...]}
+    Parse(text::ParseArgs),
+    /// Run the decoder: [n, n_vocab] after the soft cap
+    Logits(logits::LogitsArgs),
+}
+
+/// Runs one stage.
+pub(crate) fn run(args: Args) -> Result<()> {
+    match args.stage {
+        Stage::Tokens(args) => text::tokens(&args),
+        Stage::Text(args) => text::text(&args),
+        Stage::Prompt(args) => text::prompt(&args),
+        Stage::Parse(args) => text::parse(&args),
+        Stage::Logits(args) => logits::logits(&args),
+    }
+}
