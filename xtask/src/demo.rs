@@ -111,7 +111,8 @@ mod tests {
     fn examples_are_found_by_task_and_kind() {
         let manifest = "\
 {\"task\": \"act\", \"user\": [{\"audio\": \"a.flac\"}], \"expect\": \"call\"}\n\
-{\"task\": \"caption\", \"user\": [{\"image\": \"b.png\"}, {\"text\": \"What?\"}], \"expect\": \"c\"}";
+{\"task\": \"caption\", \"user\": [{\"image\": \"b.png\"}, {\"text\": \"What?\"}], \
+\"expect\": \"c\"}";
         let expected =
             Example { file: "b.png".into(), prompt: "What?".into(), expected: "c".into() };
         assert_eq!(first_example(manifest, "caption", "image"), Some(expected));
