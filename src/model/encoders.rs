@@ -20,12 +20,12 @@ use crate::ggml::dequantize;
 use crate::ggml::map_weights;
 use crate::gguf::Gguf;
 use crate::gguf::TensorInfo;
-use crate::model::clamp::Clamp;
-use crate::model::encoder_hparams::AudioHParams;
-use crate::model::encoder_hparams::EncoderHParams;
-use crate::model::encoder_hparams::VisionHParams;
-use crate::model::encoder_table::audio_tensors;
-use crate::model::encoder_table::vision_tensors;
+use crate::model::encoder::clamp::Clamp;
+use crate::model::encoder::hparams::AudioHParams;
+use crate::model::encoder::hparams::EncoderHParams;
+use crate::model::encoder::hparams::VisionHParams;
+use crate::model::encoder::table::audio_tensors;
+use crate::model::encoder::table::vision_tensors;
 use crate::model::tensor_table::resolve;
 
 /// A norm's or other small tensor's values.

@@ -5,9 +5,7 @@
 //! Invariant: every number that leaves this folder was compared with a named limit, so that
 //! arithmetic on shapes neither overflows nor divides by zero.
 
-pub mod clamp;
-pub mod encoder_hparams;
-pub mod encoder_table;
+pub mod encoder;
 pub mod encoders;
 pub mod hparams;
 pub mod memory;
@@ -15,13 +13,13 @@ pub mod packed;
 pub mod tensor_table;
 pub mod variant;
 
-pub use clamp::Clamp;
-pub use encoder_hparams::AudioHParams;
-pub use encoder_hparams::EncoderHParams;
-pub use encoder_hparams::VisionHParams;
-pub use encoder_table::TensorNames;
-pub use encoder_table::audio_tensors;
-pub use encoder_table::vision_tensors;
+pub use encoder::AudioHParams;
+pub use encoder::Clamp;
+pub use encoder::EncoderHParams;
+pub use encoder::TensorNames;
+pub use encoder::VisionHParams;
+pub use encoder::audio_tensors;
+pub use encoder::vision_tensors;
 pub use encoders::AudioWeights;
 pub use encoders::VisionWeights;
 pub use hparams::HParams;

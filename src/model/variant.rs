@@ -4,14 +4,14 @@
 //! Source: specification 1.1, 1.4 and 1.5, from `config.json` of google/gemma-4-E2B and
 //! google/gemma-4-E4B.
 
-use crate::model::encoder_hparams::AUDIO_EPS;
-use crate::model::encoder_hparams::AudioHParams;
-use crate::model::encoder_hparams::EncoderHParams;
-use crate::model::encoder_hparams::N_MEL;
-use crate::model::encoder_hparams::N_MERGE;
-use crate::model::encoder_hparams::PATCH_SIZE;
-use crate::model::encoder_hparams::VisionHParams;
-use crate::model::encoder_table::TensorNames;
+use crate::model::encoder::hparams::AUDIO_EPS;
+use crate::model::encoder::hparams::AudioHParams;
+use crate::model::encoder::hparams::EncoderHParams;
+use crate::model::encoder::hparams::N_MEL;
+use crate::model::encoder::hparams::N_MERGE;
+use crate::model::encoder::hparams::PATCH_SIZE;
+use crate::model::encoder::hparams::VisionHParams;
+use crate::model::encoder::table::TensorNames;
 use crate::model::hparams::HParams;
 use crate::model::hparams::Layer;
 use crate::model::hparams::LayerKind;

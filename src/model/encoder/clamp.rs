@@ -9,7 +9,7 @@ use crate::error::Result;
 use crate::gguf::Gguf;
 use crate::gguf::TensorInfo;
 use crate::gguf::TensorType;
-use crate::model::encoder_table::VISION_LINEARS;
+use crate::model::encoder::table::VISION_LINEARS;
 
 /// The packed clamps of picture encoders in single-file models.
 pub const PACKED_NAME: &str = "v.clamp_data";

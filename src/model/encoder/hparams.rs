@@ -12,7 +12,7 @@ use crate::gguf::Items;
 use crate::gguf::TensorInfo;
 use crate::gguf::Value;
 use crate::gguf::Writer;
-use crate::model::encoder_table::TensorNames;
+use crate::model::encoder::table::TensorNames;
 
 /// Layers of an encoder.
 pub const N_LAYERS_MAX: u32 = 128;

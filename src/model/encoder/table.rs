@@ -8,8 +8,8 @@
 use std::borrow::Cow;
 
 use crate::gguf::Gguf;
-use crate::model::encoder_hparams::AudioHParams;
-use crate::model::encoder_hparams::VisionHParams;
+use crate::model::encoder::hparams::AudioHParams;
+use crate::model::encoder::hparams::VisionHParams;
 use crate::model::tensor_table::Role;
 use crate::model::tensor_table::TensorSpec;
 
