@@ -10,7 +10,6 @@ use serde_json::Map;
 use serde_json::Value;
 
 use crate::error::Error;
-use crate::error::ErrorKind;
 use crate::error::Result;
 use crate::redact::Redacted;
 use crate::text::template::MediaKind;
@@ -158,9 +157,9 @@ impl Message {
             Some("tool") => Role::Tool,
             Some(_) => {
                 let roles = "system, developer, user, assistant or tool";
-                return Err(input(format!("role is unknown, expected {roles}")));
+                return Err(Error::input(format!("role is unknown, expected {roles}")));
             }
-            None => return Err(input("role is missing")),
+            None => return Err(Error::input("role is missing")),
         };
         let content = content(fields.get("content"), role)?;
         let thoughts = ["reasoning", "reasoning_content"].map(|key| text_of(fields, key));
@@ -191,16 +190,16 @@ impl ToolCall {
             None => fields,
         };
         let Some(name) = text_of(function, "name")? else {
-            return Err(input("name of a tool call is missing"));
+            return Err(Error::input("name of a tool call is missing"));
         };
         let arguments = match function.get("arguments") {
             None | Some(Value::Null) => Map::new(),
             Some(Value::Object(fields)) => fields.clone(),
             Some(Value::String(json)) if json.trim().is_empty() => Map::new(),
             Some(Value::String(json)) => serde_json::from_str(json).map_err(|_| {
-                input("arguments of a tool call are a text that holds no JSON object")
+                Error::input("arguments of a tool call are a text that holds no JSON object")
             })?,
-            Some(_) => return Err(input("arguments of a tool call are no object")),
+            Some(_) => return Err(Error::input("arguments of a tool call are no object")),
         };
         Ok(Self { id: text_of(fields, "id")?.map(str::to_owned), name: name.to_owned(), arguments })
     }
@@ -243,7 +242,7 @@ impl Tool {
             None => fields,
         };
         if text_of(function, "name")?.is_none() {
-            return Err(input("name of a tool is missing"));
+            return Err(Error::input("name of a tool is missing"));
         }
         Ok(Self { function: function.clone() })
     }
@@ -291,7 +290,7 @@ impl Conversation {
         let flag = |key: &str| match fields.get(key) {
             None | Some(Value::Null) => Ok(None),
             Some(Value::Bool(on)) => Ok(Some(*on)),
-            Some(_) => Err(input(format!("{key} is neither true nor false"))),
+            Some(_) => Err(Error::input(format!("{key} is neither true nor false"))),
         };
         Ok(Self {
             messages,
@@ -316,7 +315,7 @@ fn content(value: Option<&Value>, role: Role) -> Result<Content> {
             Ok(Content::Parts(parts.iter().map(part).collect::<Result<_>>()?))
         }
         Some(other) if role == Role::Tool => Ok(Content::Value(other.clone())),
-        Some(_) => Err(input("content is neither a text nor a list of parts")),
+        Some(_) => Err(Error::input("content is neither a text nor a list of parts")),
     }
 }
 
@@ -332,7 +331,9 @@ fn part(value: &Value) -> Result<Part> {
         Some("video" | "video_url") => MediaKind::Video,
         _ => {
             let kinds = "text, image, image_url, audio, input_audio or video";
-            return Err(input(format!("type of a content part is unknown, expected {kinds}")));
+            return Err(Error::input(format!(
+                "type of a content part is unknown, expected {kinds}"
+            )));
         }
     };
     let holders = ["image_url", "input_audio", "video_url", "image", "audio", "video"];
@@ -345,19 +346,15 @@ fn part(value: &Value) -> Result<Part> {
     Ok(Part::Media(kind, source.map(str::to_owned)))
 }
 
-fn input(message: impl Into<String>) -> Error {
-    Error::new(ErrorKind::Input, message)
-}
-
 fn object<'a>(value: &'a Value, what: &str) -> Result<&'a Map<String, Value>> {
-    value.as_object().ok_or_else(|| input(format!("{what} is no JSON object")))
+    value.as_object().ok_or_else(|| Error::input(format!("{what} is no JSON object")))
 }
 
 fn text_of<'a>(fields: &'a Map<String, Value>, key: &str) -> Result<Option<&'a str>> {
     match fields.get(key) {
         None | Some(Value::Null) => Ok(None),
         Some(Value::String(text)) => Ok(Some(text)),
-        Some(_) => Err(input(format!("{key} is no text"))),
+        Some(_) => Err(Error::input(format!("{key} is no text"))),
     }
 }
 
@@ -365,7 +362,7 @@ fn list<'a>(fields: &'a Map<String, Value>, key: &str) -> Result<&'a [Value]> {
     match fields.get(key) {
         None | Some(Value::Null) => Ok(&[]),
         Some(Value::Array(values)) => Ok(values),
-        Some(_) => Err(input(format!("{key} is no list"))),
+        Some(_) => Err(Error::input(format!("{key} is no list"))),
     }
 }
 

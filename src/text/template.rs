@@ -7,7 +7,6 @@
 use std::fmt;
 
 use crate::error::Error;
-use crate::error::ErrorKind;
 use crate::error::Result;
 use crate::redact::Redacted;
 use crate::text::conversation::Content;
@@ -324,7 +323,9 @@ impl<'a> Renderer<'a> {
                 Content::Parts(parts) => {
                     for part in parts {
                         let Part::Text(text) = part else {
-                            return Err(input("message 0: the system turn can hold only text"));
+                            return Err(Error::input(
+                                "message 0: the system turn can hold only text",
+                            ));
                         };
                         self.out.text(trim(text));
                         self.out.text(" ");
@@ -474,12 +475,8 @@ impl<'a> Renderer<'a> {
     }
 }
 
-fn input(message: &str) -> Error {
-    Error::new(ErrorKind::Input, message)
-}
-
 fn not_a_tool(place: &str) -> Error {
-    input(&format!("{place}content is a JSON value, which only a tool's message can hold"))
+    Error::input(format!("{place}content is a JSON value, which only a tool's message can hold"))
 }
 
 /// Cuts what stands between the spellings of the channel markers.
@@ -523,6 +520,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::error::ErrorKind;
     use crate::text::vocabulary::synthetic::Parts;
 
     fn render(value: serde_json::Value) -> Prompt {

@@ -10,7 +10,6 @@ use serde_json::Map;
 use serde_json::Value;
 
 use crate::error::Error;
-use crate::error::ErrorKind;
 use crate::error::Result;
 use crate::text::conversation::DEPTH_MAX;
 use crate::text::conversation::Tool;
@@ -381,10 +380,7 @@ fn check_depth(value: &Value) -> Result<()> {
     if fits(value, DEPTH_MAX) {
         return Ok(());
     }
-    Err(Error::new(
-        ErrorKind::Input,
-        format!("a JSON value is nested deeper than {DEPTH_MAX}; flatten it"),
-    ))
+    Err(Error::input(format!("a JSON value is nested deeper than {DEPTH_MAX}; flatten it")))
 }
 
 #[cfg(test)]
@@ -392,6 +388,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::error::ErrorKind;
 
     #[test]
     fn values_are_printed_as_python_prints_them() {
