@@ -10,9 +10,11 @@ pub mod embedder;
 mod rows;
 mod stream;
 mod sub_sample;
+pub mod vision;
 
 pub use audio::AudioEncoder;
 pub use embedder::SoftTokens;
 pub use stream::AudioState;
 pub use stream::AudioStream;
 pub use stream::BLOCK_TOKENS;
+pub use vision::VisionEncoder;

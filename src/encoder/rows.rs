@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use crate::error::Error;
 use crate::error::Result;
 use crate::ggml::GraphBuilder;
 use crate::ggml::Split;
@@ -139,6 +140,48 @@ pub(super) fn gated<'g>(g: &'g GraphBuilder, x: Tensor<'g>, limits: Range) -> Re
             for ((o, &a), &b) in out.iter_mut().zip(a).zip(b) {
                 *o = limit(a, limits) * math::sigmoid(limit(b, limits));
             }
+        }
+    })
+}
+/// Computes `limit(gelu(limit(gate)) * limit(up))` with the exact tanh form of GELU.
+pub(super) fn gelu_mul<'g>(
+    g: &'g GraphBuilder,
+    (gate, gate_limits): (Tensor<'g>, Range),
+    (up, up_limits): (Tensor<'g>, Range),
+    after: Range,
+) -> Result<Tensor<'g>> {
+    g.custom(&gate.shape().0, &[gate, up], Split::Elements(STEP), move |call| {
+        let range = call.first..call.first + call.out.len();
+        let (gate, up) = (&call.f32(0)[range.clone()], &call.f32(1)[range]);
+        for ((o, &gate), &up) in call.out.iter_mut().zip(gate).zip(up) {
+            let gate = math::gelu_tanh(limit(gate, gate_limits));
+            *o = limit(gate * limit(up, up_limits), after);
+        }
+    })
+}
+
+/// Joins parts of rows, in order.
+pub(super) fn joined<'g>(g: &'g GraphBuilder, parts: &[Tensor<'g>]) -> Result<Tensor<'g>> {
+    let Some(&first) = parts.first() else {
+        return Err(Error::internal("no parts to join"));
+    };
+    if parts.len() == 1 {
+        return Ok(first);
+    }
+    let n_rows = parts.iter().map(|p| p.side(1)).sum();
+    let n_parts = parts.len();
+    g.custom(&[first.side(0), n_rows], parts, Split::Rows, move |call| {
+        let mut start = 0;
+        let range = call.first..call.first + call.out.len();
+        for i in 0..n_parts {
+            let part = call.f32(i);
+            let from = range.start.max(start);
+            let to = range.end.min(start + part.len());
+            if from < to {
+                call.out[from - range.start..to - range.start]
+                    .copy_from_slice(&part[from - start..to - start]);
+            }
+            start += part.len();
         }
     })
 }

@@ -50,6 +50,16 @@ pub fn tanh(x: f32) -> f32 {
     if x.abs() < 0.15 { small } else { large }
 }
 
+/// Returns `a * b + c`, rounded once where the processor can.
+#[inline(always)]
+pub fn multiply_add(a: f32, b: f32, c: f32) -> f32 {
+    if cfg!(any(target_feature = "fma", target_arch = "aarch64")) {
+        a.mul_add(b, c)
+    } else {
+        a * b + c
+    }
+}
+
 /// Writes `gelu_tanh(gate) * up` to `out`.
 pub fn gelu_mul(gate: &[f32], up: &[f32], out: &mut [f32]) {
     for ((o, &g), &u) in out.iter_mut().zip(gate).zip(up) {

@@ -4,7 +4,9 @@
 //! In: slices of f32. Out: slices of f32. No model, no graph, no device.
 //! **Invariant:** every fast routine has a naive twin in its tests.
 
+pub mod attend;
 pub mod conv;
 pub mod math;
 pub mod norm;
+pub mod rotate;
 pub mod window;

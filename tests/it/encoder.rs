@@ -4,15 +4,19 @@ use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use culet::Frame;
 use culet::encoder::AudioEncoder;
 use culet::encoder::AudioStream;
 use culet::encoder::SoftTokens;
+use culet::encoder::VisionEncoder;
 use culet::frontend::MelFrames;
+use culet::frontend::patches::Patches;
 use culet::ggml::Backend;
 use culet::ggml::BackendOptions;
 use culet::gguf::Gguf;
 use culet::model::AudioWeights;
 use culet::model::EncoderHParams;
+use culet::model::VisionWeights;
 use serde_json::Value;
 
 use crate::npy;
@@ -21,6 +25,8 @@ use crate::random::seeds;
 
 /// Norm of the difference over norm that a 32-bit fixture may differ by.
 const KERNEL: f64 = 1e-4;
+/// The same where the picture is resized: single pixels are 1/255 off the reference's.
+const RESIZED: f64 = 5e-3;
 const N_MEL: usize = 128;
 
 fn root() -> &'static Path {
@@ -48,6 +54,13 @@ fn audio(backend: &Backend) -> Arc<AudioEncoder> {
     let hparams = EncoderHParams::read(&file, 32).unwrap();
     let owner = Arc::clone(file.mapping());
     AudioEncoder::new(AudioWeights::bind(&file, owner, &hparams, backend).unwrap()).unwrap()
+}
+
+fn vision(backend: &Backend) -> Arc<VisionEncoder> {
+    let file = fixture();
+    let hparams = EncoderHParams::read(&file, 32).unwrap();
+    let owner = Arc::clone(file.mapping());
+    VisionEncoder::new(VisionWeights::bind(&file, owner, &hparams, backend).unwrap())
 }
 
 fn frames(data: &[f32]) -> MelFrames {
@@ -183,4 +196,54 @@ fn what_does_not_fit_is_refused() {
     let long = frames(&vec![0.0; 100 * N_MEL]);
     assert!(stream.push(&long, &mut backend).is_err());
     assert_eq!(stream.n_tokens_at_end(), 0);
+}
+
+/// Opens a picture of the goldens that Pillow opens as RGB without turning it.
+fn picture(name: &str) -> Frame {
+    let image = image::open(golden("pictures").join(name)).unwrap();
+    let image = image.to_rgb8();
+    Frame::new(image.width(), image.height(), image.into_raw()).unwrap()
+}
+
+#[test]
+fn pictures_equal_the_reference() {
+    let mut backend = backend(2);
+    let encoder = vision(&backend);
+    let soft = npy::read(&golden("picture_soft.npy")).values;
+    let cases = json("pictures.json");
+    let number = |case: &Value, key: &str| case[key].as_u64().unwrap() as usize;
+    for case in cases["pictures"].as_array().unwrap() {
+        let name = case["file"].as_str().unwrap();
+        if case["lossy"].as_bool().unwrap() || name.starts_with("rgba") {
+            continue;
+        }
+        let patches = Patches::from_frame(&picture(name), number(case, "budget") as u32).unwrap();
+        assert_eq!(patches.n_x, number(case, "patches_x"), "{case}");
+        let tokens = encoder.encode(&patches, &mut backend).unwrap();
+        let (first, n) = (number(case, "first_soft_row"), number(case, "n_soft"));
+        assert_eq!(tokens.n(), n, "{case}");
+        let error = npy::relative_error(&tokens.data, &soft[first * 32..(first + n) * 32]);
+        println!("{error:.2e} {case}");
+        let tolerance = if name.starts_with("exact") { KERNEL } else { RESIZED };
+        assert!(error < tolerance, "{error:.2e} {case}");
+    }
+}
+
+#[test]
+fn grids_that_do_not_fit_are_refused() {
+    let mut backend = backend(1);
+    let encoder = vision(&backend);
+    let grids = [(0, 3), (3, 0), (4, 3), (3, 5), (usize::MAX, 3), (300, 300), (30_000, 3)];
+    for (n_x, n_y) in grids {
+        let patches = Patches { data: vec![0.5; 9 * 768], n_x, n_y };
+        assert!(encoder.encode(&patches, &mut backend).is_err(), "{n_x} x {n_y}");
+    }
+    for (len, value) in [(9 * 768 - 1, 0.5), (0, 0.5), (9 * 768, f32::INFINITY)] {
+        let patches = Patches { data: vec![value; len], n_x: 3, n_y: 3 };
+        assert!(encoder.encode(&patches, &mut backend).is_err(), "{len} {value}");
+    }
+    let patches = Patches { data: vec![0.5; 9 * 768], n_x: 3, n_y: 3 };
+    assert_eq!(encoder.encode(&patches, &mut backend).unwrap().n(), 1);
+    backend.cancel().cancel();
+    assert!(encoder.encode(&patches, &mut backend).is_err());
 }
