@@ -11,6 +11,7 @@ use std::sync::OnceLock;
 use crate::decoder::Decoder;
 use crate::decoder::KvOptions;
 use crate::encoder::AudioEncoder;
+use crate::encoder::VisionEncoder;
 use crate::error::Error;
 use crate::error::Result;
 use crate::ggml::Backend;
@@ -22,6 +23,7 @@ use crate::model::AudioWeights;
 use crate::model::EncoderHParams;
 use crate::model::HParams;
 use crate::model::Variant;
+use crate::model::VisionWeights;
 use crate::model::memory;
 use crate::text::Tokenizer;
 
@@ -38,6 +40,7 @@ pub struct EngineOptions {
 struct Encoders {
     file: Gguf,
     hparams: EncoderHParams,
+    vision: OnceLock<Arc<VisionEncoder>>,
     audio: OnceLock<Arc<AudioEncoder>>,
 }
 
@@ -81,15 +84,8 @@ impl Engine {
             }
             None => None,
         };
-        let (decoder, tokenizer) = std::thread::scope(|s| {
-            let tokenizer = s.spawn(|| Tokenizer::from_gguf(&text));
-            let decoder = Decoder::open(&text, hparams, &backend);
-            let tokenizer = tokenizer
-                .join()
-                .unwrap_or_else(|_| Err(Error::internal("the tokenizer's loader panicked")));
-            (decoder, tokenizer)
-        });
-        let (decoder, tokenizer) = (Arc::new(decoder?), tokenizer?);
+        let tokenizer = Tokenizer::from_gguf(&text)?;
+        let decoder = Arc::new(Decoder::open(&text, hparams, &backend)?);
         advise(&text);
         let options = options.clone();
         let backend = std::sync::Mutex::new(backend);
@@ -134,6 +130,22 @@ impl Engine {
     /// Tells whether sounds can be heard.
     pub fn hears(&self) -> bool {
         self.encoders.as_ref().is_some_and(|e| e.hparams.audio.is_some())
+    }
+
+    /// Returns the picture encoder, binding it when first asked for.
+    ///
+    /// # Errors
+    /// `Input` if there is no mmproj; `Unsupported` if it has no picture encoder.
+    pub fn vision(&self) -> Result<&Arc<VisionEncoder>> {
+        let e = self.encoders_for("a picture")?;
+        if let Some(vision) = e.vision.get() {
+            return Ok(vision);
+        }
+        let owner = Arc::clone(e.file.mapping());
+        let backend = self.backend.lock().map_err(|_| Error::internal("a loader panicked"))?;
+        let weights = VisionWeights::bind(&e.file, owner, &e.hparams, &backend)?;
+        let vision = VisionEncoder::new(weights);
+        Ok(e.vision.get_or_init(|| vision))
     }
 
     /// Returns the sound encoder, binding it when first asked for.
@@ -197,6 +209,6 @@ fn advise(text: &Gguf) {
 impl Encoders {
     fn read(file: Gguf, text: &HParams) -> Result<Self> {
         let hparams = EncoderHParams::read(&file, text.n_embd)?;
-        Ok(Self { file, hparams, audio: OnceLock::new() })
+        Ok(Self { file, hparams, vision: OnceLock::new(), audio: OnceLock::new() })
     }
 }

@@ -70,9 +70,10 @@ impl Plan {
 
     /// Returns the bytes reserved for intermediate values.
     pub fn size_bytes(&self) -> usize {
-        // SAFETY: the allocators are alive.
         match self.memory {
+            // SAFETY: the allocator is alive.
             Memory::Host(m) => unsafe { sys::ggml_gallocr_get_buffer_size(m.as_ptr(), 0) },
+            // SAFETY: the scheduler and its backends are alive; indices are below the count.
             Memory::Split(m) => unsafe {
                 let n = sys::ggml_backend_sched_get_n_backends(m.as_ptr());
                 (0..n)

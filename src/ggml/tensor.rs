@@ -1,5 +1,7 @@
 //! Element types, shapes, and the handle of one graph tensor.
 
+#![allow(clippy::unnecessary_cast, reason = "ggml's enumerations are signed on some systems")]
+
 use std::fmt;
 use std::marker::PhantomData;
 use std::ptr::NonNull;
@@ -232,7 +234,8 @@ pub fn dequantize(dtype: DType, bytes: &[u8], n: usize) -> Result<Vec<f32>> {
 /// `Unsupported` if the type needs an importance matrix.
 pub fn quantize(dtype: DType, values: &[f32], row_len: usize) -> Result<Vec<u8>> {
     let row_bytes = dtype.row_bytes(row_len).filter(|_| row_len > 0);
-    let (Some(row_bytes), true) = (row_bytes, row_len > 0 && values.len() % row_len == 0) else {
+    let (Some(row_bytes), true) = (row_bytes, row_len > 0 && values.len().is_multiple_of(row_len))
+    else {
         return Err(Error::input(format!(
             "{} values in rows of {row_len} cannot become {dtype}",
             values.len()

@@ -113,7 +113,7 @@ fn push_segments(
 ///
 /// Text between two structure tokens is the same if its bytes are, however it was cut into
 /// tokens: what the model wrote is kept as the model wrote it.
-pub(super) fn common(held: &[Held], steps: &[Step], tokenizer: &Tokenizer) -> (usize, usize) {
+pub(super) fn shared_start(held: &[Held], steps: &[Step], tokenizer: &Tokenizer) -> (usize, usize) {
     let (mut at_held, mut at_step) = (0, 0);
     // Where both were last known to be the same between spans of text.
     let (mut start_held, mut start_step) = (0, 0);

@@ -187,8 +187,9 @@ impl Session {
     }
 
     fn encode_frame(&mut self, frame: &Frame, budget: u32) -> Result<SoftTokens> {
+        let engine = Arc::clone(&self.engine);
         let patches = Patches::from_frame(frame, budget)?;
-        Err(Error::unsupported(format!("{} patches: pictures cannot be read yet", patches.n())))
+        engine.vision()?.encode(&patches, self.executor.backend_mut())
     }
 
     /// Encodes frames of a video, each with the second at which it was taken.
@@ -286,7 +287,7 @@ impl Session {
         }
         let last = steps.len().saturating_sub(1);
         let (mut n_held, mut n_steps) =
-            feed::common(&self.held, &steps[..last], self.engine.tokenizer());
+            feed::shared_start(&self.held, &steps[..last], self.engine.tokenizer());
         if !self.executor.kv().can_rewind(n_held) {
             (n_held, n_steps) = (0, 0);
         }
