@@ -161,6 +161,11 @@ impl Session {
         self.executor.compute_bytes()
     }
 
+    /// Returns the logits behind the last position, if they were asked for.
+    pub fn logits(&self) -> &[f32] {
+        &self.logits
+    }
+
     /// Changes how tokens are chosen from here on.
     ///
     /// # Errors

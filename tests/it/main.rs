@@ -12,6 +12,7 @@ mod model;
 mod npy;
 mod parity;
 mod random;
+mod session;
 mod tiny;
 mod tokens;
 mod voice;
