@@ -8,8 +8,12 @@ pub mod pixels;
 #[cfg(test)]
 pub(crate) mod random;
 pub mod resample;
+pub mod vad;
 
 pub use mel::MelFrames;
 pub use mel::MelStream;
 pub use patches::Patches;
 pub use resample::Resampler;
+pub use vad::EnergyVad;
+pub use vad::SpeechBlock;
+pub use vad::Vad;

@@ -1,6 +1,6 @@
 //! A picture cut into the patches that the vision encoder takes.
 //! In: `Frame` whose sides are multiples of 48. Out: `Patches` `[768, n]`.
-//! Source: transformers 5.23.0 `models/gemma4/image_processing_gemma4.py`.
+//! Source: transformers 5.23.0 `models/gemma4/image_processing_pil_gemma4.py`.
 
 use std::fmt;
 
@@ -47,6 +47,7 @@ impl Patches {
                  multiples of {side}; resize it first"
             )));
         }
+        let shares: [f32; 256] = std::array::from_fn(|value| (value as f64 * (1.0 / 255.0)) as f32);
         let (n_x, n_y) = (width as usize / PATCH_SIDE_PX, height as usize / PATCH_SIDE_PX);
         let row_bytes = width as usize * 3;
         let mut data = Vec::with_capacity(frame.rgb().len());
@@ -54,7 +55,7 @@ impl Patches {
             for x in 0..n_x {
                 for row in rows.chunks_exact(row_bytes) {
                     let pixels = &row[x * PATCH_SIDE_PX * 3..(x + 1) * PATCH_SIDE_PX * 3];
-                    data.extend(pixels.iter().map(|&value| f32::from(value) * (1.0 / 255.0)));
+                    data.extend(pixels.iter().map(|&value| shares[usize::from(value)]));
                 }
             }
         }
@@ -107,7 +108,7 @@ mod tests {
             let (y, x, c) = (value / 48, value / 3 % 16, value % 3);
             let (y, x) = (patch / 9 * 16 + y, patch % 9 * 16 + x);
             let byte = frame.rgb()[(y * width as usize + x) * 3 + c];
-            assert_eq!(*found, f32::from(byte) * (1.0 / 255.0), "{i}, {random:?}");
+            assert_eq!(*found, f32::from(byte) / 255.0, "{i}, {random:?}");
         }
     }
 
@@ -135,7 +136,7 @@ mod tests {
             let frame = Frame::new(width, height, rgb).unwrap();
             let patches = Patches::from_frame(&frame, 70).unwrap();
             assert!((1..=70).contains(&patches.n_soft_tokens()), "{frame:?}, {random:?}");
-            assert!(patches.data.iter().all(|&v| v == 7.0f32 * (1.0 / 255.0)));
+            assert!(patches.data.iter().all(|&v| v == 7.0f32 / 255.0));
         }
     }
 }

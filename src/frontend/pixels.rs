@@ -1,7 +1,7 @@
 //! Picture sides for a token budget, and antialiased bicubic resizing.
 //! In: `Frame` of any sides. Out: `Frame` whose sides are multiples of 48.
-//! Source: transformers 5.23.0 `models/gemma4/image_processing_gemma4.py`; the resize equals
-//! torchvision 0.29 `resize(BICUBIC, antialias=True)` on 8-bit data, bit for bit.
+//! Source: transformers 5.23.0 `models/gemma4/image_processing_pil_gemma4.py`; the resize equals
+//! Pillow 13 `Image.resize(BICUBIC)` on 8-bit data, bit for bit.
 //! Invariant: integers only from the weights on, so every machine gives the same bytes.
 
 use crate::error::Error;
@@ -20,10 +20,13 @@ pub const SOFT_TOKEN_SIDE_PX: u32 = 48;
 const CUBIC_A: f64 = -0.5;
 /// Half the width of the cubic kernel, in pixels.
 const CUBIC_SUPPORT: f64 = 2.0;
-/// Weights are 16-bit: their largest times two to the precision stays below this.
-const WEIGHT_MAX: i32 = 1 << 15;
-/// Most bits after the binary point of a weight.
-const PRECISION_BITS_MAX: u32 = 22;
+/// Bits after the binary point of a weight: a sum of 8-bit values then fits into 32 bits.
+const PRECISION_BITS: u32 = 32 - 8 - 2;
+const ONE: f64 = (1 << PRECISION_BITS) as f64;
+/// What makes cutting off the bits round to the nearest.
+const HALF: i32 = 1 << (PRECISION_BITS - 1);
+/// Rows that are resized across at a time, side by side.
+const N_ROW: usize = 16;
 const N_CHANNEL: usize = 3;
 
 /// Returns width and height that a picture is stretched to, for at most `budget` soft tokens.
@@ -77,13 +80,16 @@ pub fn resize(frame: &Frame, width: u32, height: u32) -> Result<Frame> {
     let (to_width, to_height) = (width as usize, height as usize);
     let columns = Taps::new(from_width, to_width);
     let rows = Taps::new(from_height, to_height);
-    let mut middle = vec![0; from_height * to_width * N_CHANNEL];
-    let from_rows = frame.rgb().chunks_exact(from_width * N_CHANNEL);
-    for (from, to) in from_rows.zip(middle.chunks_exact_mut(to_width * N_CHANNEL)) {
-        across(from, to, &columns);
-    }
-    let mut rgb = vec![0; to_height * to_width * N_CHANNEL];
-    down(&middle, &mut rgb, to_width * N_CHANNEL, &rows);
+    // Which direction comes first shows in the last bit.
+    let lost_height = i64::from(frame.height()) - i64::from(height);
+    let lost_width = i64::from(frame.width()) - i64::from(width);
+    let rgb = if lost_height > 0 && lost_height > 2 * lost_width {
+        let middle = down(frame.rgb(), from_width * N_CHANNEL, &rows);
+        across(&middle, from_width, to_width, &columns)
+    } else {
+        let middle = across(frame.rgb(), from_width, to_width, &columns);
+        down(&middle, to_width * N_CHANNEL, &rows)
+    };
     let mut resized = Frame::new(width, height, rgb)?;
     resized.captured_at_ns = frame.captured_at_ns;
     Ok(resized)
@@ -94,10 +100,8 @@ struct Taps {
     /// First input pixel and number of them, per output pixel.
     spans: Vec<(usize, usize)>,
     /// `stride` weights per output pixel, of which the span's are used.
-    weights: Vec<i16>,
+    weights: Vec<i32>,
     stride: usize,
-    /// Bits after the binary point of the weights.
-    precision: u32,
 }
 
 impl Taps {
@@ -106,37 +110,41 @@ impl Taps {
         let widening = scale.max(1.0);
         let support = CUBIC_SUPPORT * widening;
         let stride = support.ceil() as usize * 2 + 1;
-        let mut spans = Vec::with_capacity(to);
-        let mut real = vec![0.0; to * stride];
-        for (i, weights) in real.chunks_exact_mut(stride).enumerate() {
+        let (mut spans, mut weights) = (Vec::with_capacity(to), Vec::with_capacity(to * stride));
+        let mut real = vec![0.0; stride];
+        for i in 0..to {
             let center = scale * (i as f64 + 0.5);
             let start = ((center - support + 0.5) as i64).max(0);
             let end = ((center + support + 0.5) as i64).min(from as i64);
             let n = usize::try_from(end - start).unwrap_or(0).min(stride);
             let inverse = 1.0 / widening;
-            for (j, weight) in weights[..n].iter_mut().enumerate() {
+            real.fill(0.0);
+            for (j, weight) in real[..n].iter_mut().enumerate() {
                 *weight = cubic(((j as i64 + start) as f64 - center + 0.5) * inverse);
             }
-            let sum: f64 = weights[..n].iter().sum();
-            if sum != 0.0 {
-                weights[..n].iter_mut().for_each(|w| *w /= sum);
-            }
+            let sum: f64 = real[..n].iter().sum();
+            let share = if sum == 0.0 { 1.0 } else { 1.0 / sum };
+            weights.extend(real.iter().map(|&w| rounded(w * share * ONE)));
             spans.push((start as usize, n));
         }
-        let largest = real.iter().copied().fold(0.0, f64::max);
-        let too_large = |bits: u32| (0.5 + largest * f64::from(1 << bits)) as i32 >= WEIGHT_MAX;
-        let precision = (0..PRECISION_BITS_MAX).find(|&bits| too_large(bits + 1));
-        let precision = precision.unwrap_or(PRECISION_BITS_MAX);
-        let one = f64::from(1 << precision);
-        let weights = real.iter().map(|w| (w * one + 0.5f64.copysign(*w)) as i16).collect();
-        Self { spans, weights, stride, precision }
+        Self { spans, weights, stride }
     }
 
     /// Returns, per output pixel, its first input pixel and the weights from there on.
-    fn iter(&self) -> impl Iterator<Item = (usize, &[i16])> {
+    fn iter(&self) -> impl Iterator<Item = (usize, &[i32])> {
         let weights = self.weights.chunks_exact(self.stride);
         self.spans.iter().zip(weights).map(|(&(start, n), w)| (start, &w[..n]))
     }
+}
+
+/// Returns the nearest whole number; halves go away from zero.
+fn rounded(x: f64) -> i32 {
+    (x + 0.5f64.copysign(x)) as i32
+}
+
+/// Returns a weighted sum as a colour value.
+fn value_of(sum: i32) -> u8 {
+    (sum >> PRECISION_BITS).clamp(0, 255) as u8
 }
 
 /// Returns the cubic convolution kernel at `x`.
@@ -151,39 +159,58 @@ fn cubic(x: f64) -> f64 {
     }
 }
 
-/// Resizes one row.
-fn across(from: &[u8], to: &mut [u8], columns: &Taps) {
-    let half = 1 << (columns.precision - 1);
-    for (pixel, (start, weights)) in to.chunks_exact_mut(N_CHANNEL).zip(columns.iter()) {
-        let mut sums = [half; N_CHANNEL];
-        let span = &from[start * N_CHANNEL..(start + weights.len()) * N_CHANNEL];
-        for (input, &weight) in span.chunks_exact(N_CHANNEL).zip(weights) {
-            for (sum, &value) in sums.iter_mut().zip(input) {
-                *sum += i32::from(value) * i32::from(weight);
+/// Resizes all rows, from `from_width` to `to_width` pixels.
+fn across(from: &[u8], from_width: usize, to_width: usize, columns: &Taps) -> Vec<u8> {
+    let (from_bytes, to_bytes) = (from_width * N_CHANNEL, to_width * N_CHANNEL);
+    let mut out = vec![0; from.len() / from_bytes * to_bytes];
+    // Values that stand one below the other lie side by side here.
+    let mut upright = vec![[0u8; N_ROW]; from_bytes];
+    let blocks = from.chunks(from_bytes * N_ROW).zip(out.chunks_mut(to_bytes * N_ROW));
+    for (rows, to) in blocks {
+        for (r, row) in rows.chunks_exact(from_bytes).enumerate() {
+            for (values, &value) in upright.iter_mut().zip(row) {
+                values[r] = value;
             }
         }
-        for (value, sum) in pixel.iter_mut().zip(sums) {
-            *value = (sum >> columns.precision).clamp(0, 255) as u8;
+        let n_rows = rows.len() / from_bytes;
+        for (x, (start, weights)) in columns.iter().enumerate() {
+            let mut sums = [[HALF; N_ROW]; N_CHANNEL];
+            let span = &upright[start * N_CHANNEL..(start + weights.len()) * N_CHANNEL];
+            for (pixel, &weight) in span.chunks_exact(N_CHANNEL).zip(weights) {
+                for (sums, values) in sums.iter_mut().zip(pixel) {
+                    for (sum, &value) in sums.iter_mut().zip(values) {
+                        *sum += i32::from(value) * weight;
+                    }
+                }
+            }
+            for r in 0..n_rows {
+                let at = r * to_bytes + x * N_CHANNEL;
+                for (value, sums) in to[at..at + N_CHANNEL].iter_mut().zip(&sums) {
+                    *value = value_of(sums[r]);
+                }
+            }
         }
     }
+    out
 }
 
 /// Resizes all columns of rows that are `row_bytes` long.
-fn down(from: &[u8], to: &mut [u8], row_bytes: usize, rows: &Taps) {
-    let half = 1 << (rows.precision - 1);
+fn down(from: &[u8], row_bytes: usize, rows: &Taps) -> Vec<u8> {
+    let mut out = vec![0; rows.spans.len() * row_bytes];
     let mut sums = vec![0; row_bytes];
-    for (row, (start, weights)) in to.chunks_exact_mut(row_bytes).zip(rows.iter()) {
-        sums.fill(half);
+    for (row, (start, weights)) in out.chunks_exact_mut(row_bytes).zip(rows.iter()) {
+        sums.fill(HALF);
         let span = &from[start * row_bytes..(start + weights.len()) * row_bytes];
         for (input, &weight) in span.chunks_exact(row_bytes).zip(weights) {
             for (sum, &value) in sums.iter_mut().zip(input) {
-                *sum += i32::from(value) * i32::from(weight);
+                *sum += i32::from(value) * weight;
             }
         }
         for (value, &sum) in row.iter_mut().zip(&sums) {
-            *value = (sum >> rows.precision).clamp(0, 255) as u8;
+            *value = value_of(sum);
         }
     }
+    out
 }
 
 #[cfg(test)]
@@ -231,8 +258,8 @@ mod tests {
     use super::*;
     use crate::frontend::random::Random;
 
-    /// 16-bit weights may move a value by one in each of the two directions.
-    const KERNEL: f64 = 2.0;
+    /// Rounding halves otherwise may move a value by one.
+    const KERNEL: f64 = 1.0;
 
     #[test]
     fn sides_are_as_published() {

@@ -6,9 +6,13 @@ use std::time::Instant;
 
 use culet::ErrorKind;
 use culet::Frame;
+use culet::frontend::MelStream;
 use culet::frontend::Patches;
+use culet::frontend::Vad;
 use culet::frontend::pixels;
+use culet::source::FrameStream;
 use culet::source::SoundFile;
+use culet::source::image_file;
 
 fn golden(name: &str) -> String {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
@@ -124,4 +128,153 @@ fn opus_is_refused_with_a_remedy() {
     let e = SoundFile::open(&folder.join("mono.opus")).unwrap_err();
     assert_eq!(e.kind(), ErrorKind::Unsupported);
     assert!(e.to_string().contains("convert it"), "{e}");
+}
+
+/// Largest difference where two decoders round a lossy format otherwise.
+const LOSSY: u8 = 4;
+
+#[test]
+fn every_picture_format_is_read_as_the_reference_reads_it() {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden/images");
+    let (mut n_pictures, mut failures) = (0, Vec::new());
+    for entry in folder.read_dir().unwrap() {
+        let path = entry.unwrap().path();
+        let Ok(expected) = std::fs::read(path.with_added_extension("rgb")) else { continue };
+        n_pictures += 1;
+        let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+        let bytes = std::fs::read(&path).unwrap();
+        let mut frames = vec![image_file::open(&path), image_file::from_bytes(bytes)];
+        // A stream paints frames over each other, on black.
+        if name != "palette.gif" {
+            let stream = FrameStream::open(&path);
+            frames.push(stream.and_then(|mut frames| frames.next().unwrap()));
+        }
+        for frame in frames {
+            let frame = match frame {
+                Ok(frame) => frame,
+                Err(e) => {
+                    failures.push(format!("{name}: {e}"));
+                    continue;
+                }
+            };
+            let sides = [frame.width(), frame.height()].map(u32::to_le_bytes).concat();
+            if sides != expected[..8] {
+                failures.push(format!("{name}: {frame:?}"));
+                continue;
+            }
+            let differences = frame.rgb().iter().zip(&expected[8..]).map(|(a, b)| a.abs_diff(*b));
+            let largest = differences.max().unwrap();
+            let lossy = name.ends_with(".jpg") || name.starts_with("lossy");
+            if largest > if lossy { LOSSY } else { 0 } {
+                failures.push(format!("{name}: differs by {largest}"));
+            }
+        }
+    }
+    failures.sort();
+    assert!(failures.is_empty(), "{failures:#?}");
+    assert!(n_pictures >= 25);
+}
+
+#[test]
+fn moving_picture_gives_its_frames_with_their_times() {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden/images");
+    let frames = FrameStream::open(&folder.join("moving.gif")).unwrap();
+    let frames: Vec<Frame> = frames.collect::<Result<_, _>>().unwrap();
+    let times: Vec<u64> = frames.iter().map(|frame| frame.captured_at_ns).collect();
+    assert_eq!(times, [0, 80_000_000, 160_000_000]);
+    assert!(frames[0].rgb() != frames[1].rgb() && frames[1].rgb() != frames[2].rgb());
+}
+
+/// The values behind the header of a `.npy` file, as bytes.
+fn npy_bytes(name: &str) -> Vec<u8> {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
+    let bytes = std::fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    let n_header = usize::from(u16::from_le_bytes([bytes[8], bytes[9]]));
+    bytes[10 + n_header..].to_vec()
+}
+
+fn json(name: &str) -> serde_json::Value {
+    serde_json::from_str(&golden(name)).unwrap()
+}
+
+fn count(value: &serde_json::Value, key: &str) -> usize {
+    value[key].as_u64().unwrap_or_else(|| panic!("{key} of {value}")) as usize
+}
+
+#[test]
+fn mel_frames_equal_the_reference() {
+    /// The reference transforms in 32 bits.
+    const KERNEL: f32 = 1e-5;
+    let media = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden/media");
+    let sound = SoundFile::open(&media.join("sound.wav")).unwrap();
+    assert_eq!(sound.rate_hz(), 16_000);
+    let samples: Vec<f32> = sound.flat_map(|block| block.unwrap().samples).collect();
+    let bytes = npy_bytes("media/sound_mel.npy");
+    let expected: Vec<f32> =
+        bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
+    for beginning in json("media/sounds.json")["beginnings"].as_array().unwrap() {
+        let n_samples = count(beginning, "n_samples");
+        let mel = MelStream::new().push(&samples[..n_samples]).unwrap();
+        assert_eq!(mel.n, count(beginning, "n_mel"), "{n_samples} samples");
+        let first = count(beginning, "first_mel_row") * 128;
+        let wanted = &expected[first..first + mel.n * 128];
+        let largest = mel.data.iter().zip(wanted).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(largest <= KERNEL, "{n_samples} samples: differs by {largest}");
+    }
+}
+
+#[test]
+fn patches_equal_the_reference() {
+    let media = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden/media");
+    let about = json("media/pictures.json");
+    let expected = npy_bytes("media/picture_pixels.npy");
+    let mut failures = Vec::new();
+    for picture in about["pictures"].as_array().unwrap() {
+        let file = picture["file"].as_str().unwrap();
+        let budget = count(picture, "budget");
+        let frame = image_file::open(&media.join("pictures").join(file)).unwrap();
+        let patches = Patches::from_frame(&frame, budget as u32).unwrap();
+        assert_eq!(patches.n_x, count(picture, "patches_x"), "{file} at {budget}");
+        assert_eq!(patches.n_y, count(picture, "patches_y"), "{file} at {budget}");
+        assert_eq!(patches.n_soft_tokens(), count(picture, "n_soft"), "{file} at {budget}");
+        let first = count(picture, "first_pixel_row");
+        let chosen = patches.data.chunks_exact(768).step_by(count(&about, "patch_step"));
+        let mut largest = 0;
+        for (patch, wanted) in chosen.zip(expected[first * 768..].chunks_exact(768)) {
+            for (value, byte) in patch.iter().zip(wanted) {
+                largest = largest.max(((value * 255.0).round() as u8).abs_diff(*byte));
+            }
+        }
+        if largest > if picture["lossy"].as_bool().unwrap() { LOSSY } else { 0 } {
+            failures.push(format!("{file} at {budget}: differs by {largest}"));
+        }
+    }
+    assert!(failures.is_empty(), "{failures:#?}");
+    for case in json("media/picture_sizes.json").as_array().unwrap() {
+        let (width, height) = (count(case, "width") as u32, count(case, "height") as u32);
+        let found = pixels::target_size(width, height, count(case, "budget") as u32).ok();
+        let target = case["target"].as_array();
+        let target = target.map(|t| (t[0].as_u64().unwrap() as u32, t[1].as_u64().unwrap() as u32));
+        assert_eq!(found, target, "{case}");
+    }
+}
+
+#[test]
+fn speech_is_told_from_silence_and_noise() {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden/speech");
+    let sound = SoundFile::open(&folder.join("light.flac")).unwrap();
+    let speech: Vec<f32> = sound.flat_map(|block| block.unwrap().samples).collect();
+    let noise: Vec<f32> = (0..32_000).map(|n| (mix(n) >> 40) as f32 / 8e9 - 1e-3).collect();
+    let sound = [&noise[..], &speech, &noise].concat();
+    let blocks = Vad::new().push(&sound).unwrap();
+    let share = |from: usize, to: usize| {
+        let blocks = &blocks[from / 256..to / 256];
+        blocks.iter().filter(|block| block.speech > 0.5).count() as f64 / blocks.len() as f64
+    };
+    let end = noise.len() + speech.len();
+    let heard = share(noise.len() + 3_200, end - 8_000);
+    assert!(heard > 0.8, "speech: {heard}");
+    let before = share(8_000, noise.len());
+    let after = share(end + 8_000, sound.len());
+    assert!(before < 0.1 && after < 0.1, "noise: {before}, {after}");
 }

@@ -6,6 +6,7 @@ mod chat;
 mod encoder;
 mod frontend;
 mod hostile_gguf;
+mod hostile_media;
 mod hostile_model;
 mod hostile_text;
 mod model;

@@ -6,7 +6,8 @@ Needs torch, torchvision, transformers, numpy; versions in README.md.
 
 import numpy as np
 import torch
-from transformers.models.gemma4.image_processing_gemma4 import Gemma4ImageProcessor
+from PIL import Image
+from transformers.models.gemma4.image_processing_pil_gemma4 import Gemma4ImageProcessorPil
 
 SHAPES = [
     (640, 480), (480, 640), (4032, 3024), (1920, 1080), (1080, 1920), (2000, 100), (100, 2000),
@@ -39,12 +40,12 @@ def checksum(values):
 
 
 def main():
-    processor = Gemma4ImageProcessor()
+    processor = Gemma4ImageProcessorPil()
     print("width,height,budget,to_width,to_height,n_soft_tokens,checksum_pixels,checksum_patches")
     for i, (width, height) in enumerate(SHAPES):
         budget = BUDGETS[i % len(BUDGETS)]
         source = picture(width, height)
-        out = processor(source, max_soft_tokens=budget, return_tensors="pt", input_data_format="channels_last")
+        out = processor(Image.fromarray(source), max_soft_tokens=budget, return_tensors="pt")
         positions = out["image_position_ids"][0]
         n = int((positions[:, 0] >= 0).sum())
         n_x, n_y = (int(v) + 1 for v in positions.max(dim=0).values)
