@@ -4,6 +4,7 @@
 //! Joint: each verb has `Args` and `run(args)`; `print` is the only way to the outside.
 //! Invariant: nothing that a person says, hears or sees is in a log line or an error.
 
+mod bench;
 pub(crate) mod print;
 mod probe;
 mod show;
@@ -29,6 +30,8 @@ pub(crate) struct Program {
 /// What to do.
 #[derive(Subcommand)]
 pub(crate) enum Verb {
+    /// Measure speed and memory, or write a file to measure with
+    Bench(bench::Args),
     /// Open every stage, to compare it with another implementation
     Probe(probe::Args),
     /// Show what is in a model file and the memory it needs
@@ -39,6 +42,7 @@ impl Verb {
     /// Does it.
     pub(crate) fn run(self) -> Result<()> {
         match self {
+            Self::Bench(args) => bench::run(args),
             Self::Probe(args) => probe::run(args),
             Self::Show(args) => show::run(args),
         }
