@@ -1061,7 +1061,7 @@ fn any_conversation_keeps_the_ledger() {
         let counts = [turns, guesses_kept, rollbacks, barge_ins, false_starts, closed];
         reached.iter_mut().zip(counts).for_each(|(sum, count)| *sum += count);
     }
-    assert!(seeds.len() == 1 || reached.iter().all(|&sum| sum > 100), "{reached:?}");
+    assert!(seeds.len() == 1 || reached.iter().all(|&sum| sum > 20), "{reached:?}");
 }
 
 #[test]
