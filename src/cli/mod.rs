@@ -5,8 +5,11 @@
 //! Invariant: nothing that a person says, hears or sees is in a log line or an error.
 
 mod bench;
+pub(crate) mod input;
+mod model;
 pub(crate) mod print;
 mod probe;
+mod run;
 mod show;
 
 use clap::Parser;
@@ -34,6 +37,8 @@ pub(crate) enum Verb {
     Bench(bench::Args),
     /// Open every stage, to compare it with another implementation
     Probe(probe::Args),
+    /// Answer a question, with pictures and sounds, or chat
+    Run(Box<run::Args>),
     /// Show what is in a model file and the memory it needs
     Show(show::Args),
 }
@@ -44,6 +49,7 @@ impl Verb {
         match self {
             Self::Bench(args) => bench::run(args),
             Self::Probe(args) => probe::run(args),
+            Self::Run(args) => run::run(*args),
             Self::Show(args) => show::run(args),
         }
     }

@@ -16,7 +16,9 @@ use log::LevelFilter;
 use serde_json::Value;
 
 const EXIT_FAILED: u8 = 1;
-const EXIT_INTERRUPTED: u8 = 130;
+const EXIT_USAGE: u8 = 2;
+/// Exit code of what Ctrl-C ended.
+pub(crate) const EXIT_INTERRUPTED: u8 = 130;
 
 /// Sends the log to stderr: warnings, or what `-v` and `-q` ask for.
 pub(crate) fn start_log(verbose: u8, quiet: bool) {
@@ -50,12 +52,23 @@ pub(crate) fn json(value: &Value) -> Result<()> {
     result(&format!("{value}\n"))
 }
 
-/// Says something to the person, unless `-q` forbids it.
+/// Says a line to the person, unless `-q` forbids it.
 pub(crate) fn say(text: &str) {
+    say_part(&format!("{text}\n"));
+}
+
+/// Says a piece of a line to the person, unless `-q` forbids it.
+pub(crate) fn say_part(text: &str) {
     if log::max_level() > LevelFilter::Error {
         // A closed stderr leaves nobody to tell.
-        let _ = writeln!(io::stderr().lock(), "{text}");
+        let _ = io::stderr().lock().write_all(text.as_bytes());
     }
+}
+
+/// Tells what is wrong with the arguments and ends the program.
+pub(crate) fn usage(what: &str) -> ! {
+    let _ = writeln!(io::stderr().lock(), "error: {what}\nhint: culet --help tells what to give");
+    std::process::exit(i32::from(EXIT_USAGE))
 }
 
 /// A line on a terminal that is rewritten while something takes long.
@@ -138,7 +151,8 @@ fn hint(error: &Error) -> Option<&'static str> {
     }
 }
 
-fn is_closed_pipe(error: &Error) -> bool {
+/// Tells whether nobody reads stdout any more.
+pub(crate) fn is_closed_pipe(error: &Error) -> bool {
     let cause = error.source().and_then(|e| e.downcast_ref::<io::Error>());
     cause.is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe)
 }

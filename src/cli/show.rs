@@ -21,8 +21,8 @@ use serde_json::Map;
 use serde_json::Value;
 use serde_json::json;
 
+use crate::cli::model::KvKind;
 use crate::cli::print;
-use crate::cli::probe::KvKind;
 
 /// Tokens of a prompt that are computed at once, which sliding layers keep besides their window.
 const BATCH_TOKENS: usize = 512;

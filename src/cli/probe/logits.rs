@@ -21,8 +21,9 @@ use culet::gguf::TensorType;
 use culet::model::HParams;
 use culet::text::Marker;
 
+use crate::cli::input;
+use crate::cli::model::KvKind;
 use crate::cli::print::Progress;
-use crate::cli::probe::input;
 use crate::cli::probe::npy::NpyWriter;
 
 /// Most tokens in a batch unless `--chunk` says otherwise.
@@ -61,29 +62,6 @@ pub(super) struct LogitsArgs {
 enum PlanKind {
     Full,
     Prefill,
-}
-
-/// Type of cached keys and values.
-#[derive(Clone, Copy, PartialEq, ValueEnum)]
-pub(crate) enum KvKind {
-    F16,
-    #[value(name = "q8_0")]
-    Q8,
-    #[value(name = "q4_0")]
-    Q4,
-    F32,
-}
-
-impl KvKind {
-    /// Returns the element type.
-    pub(crate) fn dtype(self) -> DType {
-        match self {
-            Self::F16 => DType::F16,
-            Self::Q8 => DType::Q8_0,
-            Self::Q4 => DType::Q4_0,
-            Self::F32 => DType::F32,
-        }
-    }
 }
 
 /// Runs the decoder over the ids.

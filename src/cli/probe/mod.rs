@@ -4,18 +4,16 @@
 //!
 //! - `text`: tokens, text, prompt, parse
 //! - `logits`: the decoder
+//! - `media`: the encoders
 //! - `npy`: arrays
-//! - `input`: files and what they must hold
 
-pub(crate) mod input;
 mod logits;
+mod media;
 mod npy;
 mod text;
 
 use clap::Subcommand;
 use culet::Result;
-
-pub(crate) use logits::KvKind;
 
 /// What `probe` is told.
 #[derive(clap::Args)]
@@ -36,6 +34,10 @@ enum Stage {
     Parse(text::ParseArgs),
     /// Run the decoder: [n, n_vocab] after the soft cap
     Logits(logits::LogitsArgs),
+    /// Encode a sound: soft tokens [n, n_embd]
+    Audio(media::AudioArgs),
+    /// Encode a picture: soft tokens [n, n_embd]
+    Vision(media::VisionArgs),
 }
 
 /// Runs one stage.
@@ -46,5 +48,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
         Stage::Prompt(args) => text::prompt(&args),
         Stage::Parse(args) => text::parse(&args),
         Stage::Logits(args) => logits::logits(&args),
+        Stage::Audio(args) => media::audio(&args),
+        Stage::Vision(args) => media::vision(&args),
     }
 }

@@ -13,8 +13,8 @@ use culet::text::parse_text;
 use serde_json::Value;
 use serde_json::json;
 
+use crate::cli::input;
 use crate::cli::print;
-use crate::cli::probe::input;
 
 /// What `probe tokens` is told.
 #[derive(clap::Args)]

@@ -1,4 +1,4 @@
-//! Files that the stages read.
+//! Files that verbs read.
 //! In: paths. Out: texts, JSON values, token ids.
 //! Invariant: an error names the file and what was expected, never what the file says.
 
@@ -13,7 +13,7 @@ use serde_json::Value;
 const FILE_BYTES_MAX: u64 = 256 << 20;
 
 /// Reads a file as UTF-8, every byte of it.
-pub(super) fn read_text(path: &Path) -> Result<String> {
+pub(crate) fn read_text(path: &Path) -> Result<String> {
     let name = path.display();
     let cannot = |e| Error::io(format!("{name}: cannot be read")).with_source(e);
     let size = std::fs::metadata(path).map_err(cannot)?.len();
@@ -29,7 +29,7 @@ pub(super) fn read_text(path: &Path) -> Result<String> {
 }
 
 /// Reads a file as one JSON document.
-pub(super) fn read_json(path: &Path) -> Result<Value> {
+pub(crate) fn read_json(path: &Path) -> Result<Value> {
     let text = read_text(path)?;
     serde_json::from_str(text.trim_start_matches('\u{feff}')).map_err(|e| {
         let (line, column) = (e.line(), e.column());
@@ -39,7 +39,7 @@ pub(super) fn read_json(path: &Path) -> Result<Value> {
 }
 
 /// Reads token ids: `{"ids": [...]}` or the bare list.
-pub(super) fn read_ids(path: &Path) -> Result<Vec<TokenId>> {
+pub(crate) fn read_ids(path: &Path) -> Result<Vec<TokenId>> {
     let json = read_json(path)?;
     let list = json.get("ids").unwrap_or(&json).as_array();
     let wrong = |what: String| Error::input(format!("{}: {what}", path.display()));

@@ -1,0 +1,137 @@
+//! One question: prompt, pictures and sounds in, one answer out.
+//! In: arguments, stdin. Out: the answer as it is made, or one JSON document.
+
+use std::io::Read;
+use std::sync::Arc;
+use std::time::Duration;
+use std::time::Instant;
+
+use culet::Error;
+use culet::Result;
+use culet::session::Encoded;
+use culet::session::Session;
+use culet::text::Message;
+use culet::text::Part;
+use culet::text::Role;
+use culet::text::conversation::Content;
+use culet::text::tokenizer::TEXT_BYTES_MAX;
+use serde_json::Value;
+use serde_json::json;
+
+use crate::cli::print;
+use crate::cli::run::Args;
+use crate::cli::run::answer;
+use crate::cli::run::answer::Outcome;
+use crate::cli::run::answer::Writer;
+use crate::cli::run::attach;
+use crate::cli::run::stop::Stoppable;
+
+/// Answers one question.
+pub(super) fn ask(args: &Args, is_terminal: bool) -> Result<()> {
+    let text = question(args, is_terminal)?;
+    let mut conversation = args.opening.conversation()?;
+    let start = Instant::now();
+    let engine = args.model.open(!args.attached.files.is_empty())?;
+    let seed = args.sampling.seed();
+    let mut session = args.sampling.session(&engine, seed)?;
+    let opened = start.elapsed();
+    let media = encode(args, &mut session)?;
+    let encoded = start.elapsed() - opened;
+    log::info!("opened in {:.0} ms", opened.as_secs_f64() * 1e3);
+    conversation.messages.push(message(&media, text));
+    let mut writer = Writer::default();
+    let outcome =
+        answer::answer(&mut session, &conversation, &media, args.sampling.n_max(), &mut |event| {
+            if args.json { Ok(()) } else { writer.show(event) }
+        })?;
+    outcome.log_times();
+    if args.json {
+        let document = document(&outcome, &media, seed, [opened, encoded]);
+        print::json(&document)?;
+    }
+    match outcome.is_interrupted() {
+        true => Err(Error::cancelled()),
+        false => Ok(()),
+    }
+}
+
+/// Returns the words of the question, from the arguments or stdin.
+fn question(args: &Args, is_terminal: bool) -> Result<String> {
+    let reads = match args.prompt.as_deref() {
+        Some("-") => true,
+        Some(text) => return Ok(text.to_owned()),
+        None => !is_terminal,
+    };
+    let text = if reads { read_stdin()? } else { String::new() };
+    if text.trim().is_empty() && args.attached.files.is_empty() {
+        print::usage("nothing to answer: give a prompt, --image or --audio");
+    }
+    Ok(text)
+}
+
+fn read_stdin() -> Result<String> {
+    let mut bytes = Vec::new();
+    let mut stdin = std::io::stdin().lock().take(TEXT_BYTES_MAX as u64 + 1);
+    stdin.read_to_end(&mut bytes).map_err(|e| Error::io("stdin cannot be read").with_source(e))?;
+    if bytes.len() > TEXT_BYTES_MAX {
+        let text = format!("stdin has more than {TEXT_BYTES_MAX} bytes; shorten the prompt");
+        return Err(Error::input(text));
+    }
+    let wrong = |_| Error::input("stdin is not UTF-8; convert the prompt to UTF-8");
+    String::from_utf8(bytes).map_err(wrong)
+}
+
+fn encode(args: &Args, session: &mut Session) -> Result<Vec<Arc<Encoded>>> {
+    let _stoppable = Stoppable::new(session.cancel());
+    let mut media = Vec::new();
+    for (kind, path) in &args.attached.files {
+        let start = Instant::now();
+        let encoded = attach::encode(session, *kind, path, args.picture.budget)?;
+        let (n, ms) = (encoded.n_tokens(), start.elapsed().as_secs_f64() * 1e3);
+        log::info!("{}: {n} soft tokens, {ms:.0} ms", path.display());
+        media.push(encoded);
+    }
+    Ok(media)
+}
+
+/// Returns what the person says: media first, then the words about them.
+pub(super) fn message(media: &[Arc<Encoded>], text: String) -> Message {
+    if media.is_empty() {
+        return Message::text(Role::User, text);
+    }
+    let mut parts: Vec<Part> = media.iter().map(|m| Part::Media(m.kind(), None)).collect();
+    if !text.is_empty() {
+        parts.push(Part::Text(text));
+    }
+    Message::new(Role::User, Content::Parts(parts))
+}
+
+fn document(
+    outcome: &Outcome,
+    media: &[Arc<Encoded>],
+    seed: u64,
+    [opened, encoded]: [Duration; 2],
+) -> Value {
+    let ms = |time: Duration| (time.as_secs_f64() * 1e6).round() / 1e3;
+    let parsed = &outcome.parsed;
+    let calls: Vec<Value> = parsed.tool_calls.iter().map(|call| call.to_json()).collect();
+    json!({
+        "text": parsed.answer,
+        "thought": parsed.thought,
+        "tool_calls": calls,
+        "stop": outcome.stop,
+        "seed": seed,
+        "tokens": {
+            "prompt": outcome.stats.n_prompt,
+            "media": media.iter().map(|m| m.n_tokens()).sum::<usize>(),
+            "answer": outcome.n_tokens,
+        },
+        "times_ms": {
+            "open": ms(opened),
+            "encode": ms(encoded),
+            "prompt": ms(outcome.prompt_time),
+            "first_token": ms(outcome.first_token_time),
+            "answer": ms(outcome.answer_time),
+        },
+    })
+}
