@@ -157,7 +157,7 @@ impl Executor {
         let n = entries.len();
         let positions = self.kv.n_past()..self.kv.n_past() + n;
         let n_full = self.kv.full_cells(positions.end);
-        let size = Size { n, n_out, n_full, n_ring: self.kv.ring() };
+        let size = Size { n, n_out, n_full, n_ring: self.kv.ring_cells(positions.end) };
         let mut cached = self.plan(size)?;
         let result = self.run(&mut cached, entries, positions, first);
         let slot = if n == 1 { &mut self.step } else { &mut self.batch };

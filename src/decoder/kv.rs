@@ -136,9 +136,9 @@ impl KvCache {
         self.layers[layer].map(|l| (l.k, l.v))
     }
 
-    /// Returns the cells of one sliding layer.
-    pub(super) fn ring(&self) -> usize {
-        self.ring
+    /// Returns the cells of a sliding layer that a graph for positions up to `end` covers.
+    pub(super) fn ring_cells(&self, end: usize) -> usize {
+        end.next_multiple_of(CELLS_STEP).min(self.ring)
     }
 
     /// Returns the cells of a full layer that a graph for positions up to `end` covers.
@@ -204,13 +204,13 @@ impl KvCache {
     pub(super) fn masks(&self, positions: Range<usize>, full: &mut [u16], sliding: &mut [u16]) {
         const HIDDEN: u16 = 0xfc00;
         let end = positions.end;
-        let n_full = self.full_cells(end);
+        let (n_full, n_ring) = (self.full_cells(end), self.ring_cells(end));
         full.fill(HIDDEN);
         sliding.fill(HIDDEN);
         for (row, t) in positions.enumerate() {
             full[row * n_full..][..=t].fill(0);
             let first = (t + 1).saturating_sub(self.window);
-            let row = &mut sliding[row * self.ring..][..self.ring];
+            let row = &mut sliding[row * n_ring..][..n_ring];
             let (a, b) = (first % self.ring, t % self.ring);
             if a <= b {
                 row[a..=b].fill(0);
