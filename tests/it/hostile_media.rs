@@ -1,6 +1,8 @@
 //! Damaged sounds and pictures: never a panic, a hang or an unbounded allocation.
 //! In: `tests/golden/`, a seed. Out: pass or fail; `SEED` repeats a run, `CASES` sets its length.
 
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "seeds repeat a run")]
+
 use std::path::PathBuf;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;

@@ -3,15 +3,15 @@
 use std::path::Path;
 
 /// Values and shape of one array.
-pub struct Array {
+pub(crate) struct Array {
     /// Elements in C order.
-    pub values: Vec<f32>,
+    pub(crate) values: Vec<f32>,
     /// Sides, slowest first.
-    pub shape: Vec<usize>,
+    pub(crate) shape: Vec<usize>,
 }
 
 /// Reads version 1 and 2 files of `<f4` in C order.
-pub fn read(path: &Path) -> Array {
+pub(crate) fn read(path: &Path) -> Array {
     let bytes = std::fs::read(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     assert_eq!(&bytes[..6], b"\x93NUMPY", "{}", path.display());
     let (len, start) = match bytes[6] {
@@ -29,7 +29,7 @@ pub fn read(path: &Path) -> Array {
 }
 
 /// Norm of the difference over the norm of `expected`.
-pub fn relative_error(got: &[f32], expected: &[f32]) -> f64 {
+pub(crate) fn relative_error(got: &[f32], expected: &[f32]) -> f64 {
     assert_eq!(got.len(), expected.len());
     let square = |v: f64| v * v;
     let pairs = got.iter().zip(expected);
