@@ -12,6 +12,10 @@ mod hostile_text;
 mod model;
 mod npy;
 mod parity;
+#[cfg(feature = "cli")]
+mod probe;
+#[cfg(feature = "cli")]
+mod program;
 mod random;
 mod session;
 mod tiny;

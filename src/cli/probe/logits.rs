@@ -54,7 +54,7 @@ pub(super) struct LogitsArgs {
     #[arg(long, value_enum)]
     kv: Option<KvKind>,
     /// Processor threads [default: one for each core]
-    #[arg(long, value_name = "N", default_value = "0", hide_default_value = true)]
+    #[arg(short, long, value_name = "N", default_value = "0", hide_default_value = true)]
     threads: usize,
 }
 

@@ -45,7 +45,7 @@ struct Files {
     #[arg(long, value_name = "F.npy")]
     out: PathBuf,
     /// Processor threads [default: one for each core]
-    #[arg(long, value_name = "N", default_value = "0", hide_default_value = true)]
+    #[arg(short, long, value_name = "N", default_value = "0", hide_default_value = true)]
     threads: usize,
 }
 

@@ -35,9 +35,9 @@ pub(super) fn ask(args: &Args, is_terminal: bool) -> Result<()> {
     let seed = args.sampling.seed();
     let mut session = args.sampling.session(&engine, seed)?;
     let opened = start.elapsed();
+    log::info!("opened in {:.0} ms", opened.as_secs_f64() * 1e3);
     let media = encode(args, &mut session)?;
     let encoded = start.elapsed() - opened;
-    log::info!("opened in {:.0} ms", opened.as_secs_f64() * 1e3);
     conversation.messages.push(message(&media, text));
     let mut writer = Writer::default();
     let outcome =
