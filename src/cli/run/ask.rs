@@ -24,10 +24,12 @@ use crate::cli::run::answer;
 use crate::cli::run::answer::Outcome;
 use crate::cli::run::answer::Writer;
 use crate::cli::run::attach;
+use crate::cli::run::stop;
 use crate::cli::run::stop::Stoppable;
 
 /// Answers one question.
 pub(super) fn ask(args: &Args, is_terminal: bool) -> Result<()> {
+    stop::listen()?;
     let text = question(args, is_terminal)?;
     let mut conversation = args.opening.conversation()?;
     let start = Instant::now();

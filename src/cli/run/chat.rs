@@ -25,6 +25,7 @@ use crate::cli::run::answer::Outcome;
 use crate::cli::run::answer::Writer;
 use crate::cli::run::ask::message;
 use crate::cli::run::attach;
+use crate::cli::run::stop;
 use crate::cli::run::stop::Stoppable;
 
 const HELP: &str = "\
@@ -61,11 +62,13 @@ enum Line<'a> {
 /// Chats until the person leaves.
 pub(super) fn chat(args: &Args) -> Result<()> {
     let conversation = args.opening.conversation()?;
+    // The editor takes Ctrl-C for itself when it is made, so listening comes after it.
+    let mut editor = DefaultEditor::new().map_err(broken_terminal)?;
+    stop::listen()?;
     let engine = args.model.open(false)?;
     let session = args.sampling.session(&engine, args.sampling.seed())?;
     let (media, pending) = (Vec::new(), Vec::new());
     let mut chat = Chat { args, session, conversation, media, pending };
-    let mut editor = DefaultEditor::new().map_err(broken_terminal)?;
     print::say(&format!("{}; /help tells what can be typed", engine.file().name()));
     loop {
         let line = match editor.readline("> ") {

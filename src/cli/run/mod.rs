@@ -44,7 +44,6 @@ pub(crate) struct Args {
 
 /// Answers or chats.
 pub(crate) fn run(args: Args) -> Result<()> {
-    stop::listen()?;
     let has_words = args.prompt.is_some() || !args.attached.files.is_empty();
     let is_terminal = std::io::stdin().is_terminal();
     match is_terminal && !has_words && !args.json {
