@@ -47,5 +47,5 @@ pub(super) fn embed<'g>(
     eps: f32,
 ) -> Result<Tensor<'g>> {
     let x = rows::norm_limit(g, x, None, (eps, UNLIMITED))?;
-    g.mul_mat(g.weight(projection)?, x)
+    g.mul_rows(projection, x)
 }

@@ -27,7 +27,7 @@ pub(super) fn product<'g>(
     linear: &Clipped,
     x: Tensor<'g>,
 ) -> Result<Tensor<'g>> {
-    g.mul_mat(g.weight(&linear.weight)?, x)
+    g.mul_rows(&linear.weight, x)
 }
 
 /// Normalises rows once and multiplies them by several linears, each with its own limits.

@@ -35,8 +35,8 @@ const ROPE_BASE: f32 = 100.0;
 pub const PATCHES_MAX: usize = 1120 * POOL_SIDE_PATCHES * POOL_SIDE_PATCHES;
 /// Most parts that the feed-forward block is computed in, to bound its memory.
 const PARTS_MAX: usize = 8;
-/// Fewest patches of a part.
-const PART_PATCHES_MIN: usize = 256;
+/// Fewest patches of a part: each part unpacks the weights anew.
+const PART_PATCHES_MIN: usize = 1260;
 
 /// The vision encoder's weights, shared by all pictures.
 #[derive(Debug)]
@@ -133,8 +133,7 @@ impl VisionEncoder {
                 by_channel(row, out);
             }
         })?;
-        let weight = g.weight(&self.weights.patch_embd)?;
-        let x = g.mul_mat(g.reshape(weight, &[PATCH_VALUES, n_embd])?, x)?;
+        let x = g.mul_rows(&self.weights.patch_embd, x)?;
         let (n_x, n_y, n_pos) = (patches.n_x, patches.n_y, self.weights.hparams.n_pos);
         let mut positions = vec![0.0; (n_x + n_y) * n_embd];
         for (i, row) in positions.chunks_exact_mut(n_embd).enumerate() {
@@ -227,13 +226,14 @@ fn attention<'g>(
     })?;
     let k = packed_keys(g, k, layer, grid)?;
     let v = packed_values(g, v, layer, grid)?;
+    let multiply = g.attention_tile();
     let mixed = g.custom(&q.shape().0, &[q, k, v], Split::Rows, move |call| {
         let (keys_len, values_len) = (attend::keys_len(n, d), attend::values_len(n, d));
         let (keys, values) = (call.f32(1).chunks_exact(keys_len), call.f32(2));
         let queries = &call.f32(0)[call.first..call.first + call.out.len()];
         let (row_len, mut scratch) = (call.row_len, attend::Scratch::new(d));
         for (i, (keys, values)) in keys.zip(values.chunks_exact(values_len)).enumerate() {
-            let head = attend::Head { keys, values, n, head_dim: d };
+            let head = attend::Head { keys, values, n, head_dim: d, multiply };
             let tiles = queries.chunks(attend::LANES * row_len);
             for (q, out) in tiles.zip(call.out.chunks_mut(attend::LANES * row_len)) {
                 let n_queries = q.len() / row_len;

@@ -5,18 +5,17 @@
 //! Invariant: 32-bit floats throughout; the order of sums depends on the number of keys alone.
 
 use super::math;
+use super::tile::FloatTile;
+use super::tile::Lanes;
 
 /// Keys, or dimensions of values, that one step multiplies with a tile of queries.
-pub const PANEL: usize = 6;
+pub const PANEL: usize = super::tile::ROWS;
 /// Queries of one tile.
-pub const LANES: usize = if cfg!(target_feature = "avx512f") { 32 } else { 16 };
+pub const LANES: usize = super::tile::LANES;
 /// Panels of keys between two looks at the greatest score.
 const BLOCK_PANELS: usize = 20;
 /// Keys whose values are packed together.
 pub const BLOCK: usize = BLOCK_PANELS * PANEL;
-
-/// One value for each query of a tile.
-type Lanes = [f32; LANES];
 
 /// Returns the length of `n` rows of `head_dim` values as packed keys.
 pub const fn keys_len(n: usize, head_dim: usize) -> usize {
@@ -49,7 +48,7 @@ pub fn pack_value(row: &[f32], index: usize, block: &mut [f32]) {
 }
 
 /// One head's keys and values, packed, and how many there are.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct Head<'a> {
     /// Panels of [`PANEL`] keys; in a panel, dimension after dimension.
     pub keys: &'a [f32],
@@ -59,6 +58,8 @@ pub struct Head<'a> {
     pub n: usize,
     /// Dimensions of a key.
     pub head_dim: usize,
+    /// How tiles are multiplied.
+    pub multiply: FloatTile,
 }
 
 /// What one thread needs to attend; holds nothing between calls.
@@ -123,10 +124,10 @@ impl Head<'_> {
         let n_keys = (panels.end * PANEL).min(self.n) - panels.start * PANEL;
         let keys = &self.keys[panels.start * PANEL * d..panels.end * PANEL * d];
         let (keys, _) = keys.as_chunks::<PANEL>();
-        for (keys, scores) in keys.chunks_exact(d).zip(scratch.scores.chunks_exact_mut(PANEL)) {
-            let mut tile = [[0.0; LANES]; PANEL];
-            multiply(keys, &scratch.query, &mut tile);
-            scores.copy_from_slice(&tile);
+        scratch.scores.fill([0.0; LANES]);
+        let (tiles, _) = scratch.scores.as_chunks_mut::<PANEL>();
+        for (keys, tile) in keys.chunks_exact(d).zip(tiles) {
+            (self.multiply)(keys, &scratch.query, tile);
         }
         let scores = &mut scratch.scores[..panels.len() * PANEL];
         let (real, padding) = scores.split_at_mut(n_keys);
@@ -134,14 +135,12 @@ impl Head<'_> {
         let faded = soften(real, most, sum);
         let first = panels.start / BLOCK_PANELS * block_len(d);
         let (values, _) = self.values[first..first + block_len(d)].as_chunks::<PANEL>();
-        let columns = values.chunks_exact(BLOCK).zip(scratch.mixed.chunks_exact_mut(PANEL));
-        for (values, mixed) in columns {
-            let mut tile = [[0.0; LANES]; PANEL];
-            for (to, from) in tile.iter_mut().zip(&*mixed) {
-                *to = std::array::from_fn(|q| from[q] * faded[q]);
+        let (tiles, _) = scratch.mixed.as_chunks_mut::<PANEL>();
+        for (values, tile) in values.chunks_exact(BLOCK).zip(tiles) {
+            for lanes in tile.iter_mut() {
+                lanes.iter_mut().zip(&faded).for_each(|(v, f)| *v *= f);
             }
-            multiply(values, scores, &mut tile);
-            mixed.copy_from_slice(&tile);
+            (self.multiply)(values, scores, tile);
         }
     }
 }
@@ -167,23 +166,10 @@ fn soften(scores: &mut [Lanes], most: &mut Lanes, sum: &mut Lanes) -> Lanes {
     faded
 }
 
-/// Adds `sum_k a[k][i] b[k][lane]` to `tile[i][lane]`.
-#[inline(always)]
-fn multiply(a: &[[f32; PANEL]], b: &[Lanes], tile: &mut [Lanes; PANEL]) {
-    let mut sums = *tile;
-    for (a, b) in a.iter().zip(b) {
-        for i in 0..PANEL {
-            for lane in 0..LANES {
-                sums[i][lane] = math::multiply_add(a[i], b[lane], sums[i][lane]);
-            }
-        }
-    }
-    *tile = sums;
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernel::tile;
 
     mod naive {
         pub(super) fn attend(query: &[f32], keys: &[Vec<f32>], values: &[Vec<f32>]) -> Vec<f64> {
@@ -227,7 +213,10 @@ mod tests {
             let (queries, keys, values) = (rows(3, n_queries), rows(50, n), rows(900, n));
             let (packed_keys, _) = pack(&keys, d);
             let (_, packed_values) = pack(&values, d);
-            let head = Head { keys: &packed_keys, values: &packed_values, n, head_dim: d };
+            let (keys_of_head, values_of_head) = (&packed_keys, &packed_values);
+            let multiply = tile::float;
+            let head =
+                Head { keys: keys_of_head, values: values_of_head, n, head_dim: d, multiply };
             let stride = d + 5;
             let mut flat = vec![0.0; n_queries * stride];
             for (row, query) in flat.chunks_exact_mut(stride).zip(&queries) {

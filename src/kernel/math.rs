@@ -9,16 +9,16 @@ pub fn exp(x: f32) -> f32 {
     const LN2_LO: f32 = -2.121_944_4e-4;
     const MAGIC: f32 = 12_582_912.0;
     let x = x.clamp(-87.0, 88.0);
-    let n = (x * std::f32::consts::LOG2_E + MAGIC) - MAGIC;
-    let r = (x - n * LN2_HI) - n * LN2_LO;
-    let p = 1.987_569_1e-4;
-    let p = p * r + 1.398_2e-3;
-    let p = p * r + 8.333_452e-3;
-    let p = p * r + 4.166_579_6e-2;
-    let p = p * r + 1.666_666_5e-1;
-    let p = p * r + 0.5;
-    let e = p * (r * r) + r + 1.0;
-    let bits = ((n + MAGIC).to_bits().wrapping_add(127)) << 23;
+    let shifted = multiply_add(x, std::f32::consts::LOG2_E, MAGIC);
+    let n = shifted - MAGIC;
+    let r = multiply_add(n, -LN2_LO, multiply_add(n, -LN2_HI, x));
+    let p = multiply_add(1.987_569_1e-4, r, 1.398_2e-3);
+    let p = multiply_add(p, r, 8.333_452e-3);
+    let p = multiply_add(p, r, 4.166_579_6e-2);
+    let p = multiply_add(p, r, 1.666_666_5e-1);
+    let p = multiply_add(p, r, 0.5);
+    let e = multiply_add(p, r * r, r) + 1.0;
+    let bits = (shifted.to_bits().wrapping_add(127)) << 23;
     e * f32::from_bits(bits)
 }
 

@@ -9,4 +9,5 @@ pub mod conv;
 pub mod math;
 pub mod norm;
 pub mod rotate;
+pub mod tile;
 pub mod window;

@@ -3,7 +3,9 @@
 //! In: a safe Rust kernel over slices. Out: a graph node that ggml's threads compute.
 
 mod call;
+mod dense;
 mod fused;
+mod tiles;
 
 pub use call::Call;
 pub(super) use call::Custom;
