@@ -25,8 +25,6 @@ use crate::random::seeds;
 
 /// Norm of the difference over norm that a 32-bit fixture may differ by.
 const KERNEL: f64 = 1e-4;
-/// The same where the picture is resized: single pixels are 1/255 off the reference's.
-const RESIZED: f64 = 5e-3;
 const N_MEL: usize = 128;
 
 fn root() -> &'static Path {
@@ -214,7 +212,7 @@ fn pictures_equal_the_reference() {
     let number = |case: &Value, key: &str| case[key].as_u64().unwrap() as usize;
     for case in cases["pictures"].as_array().unwrap() {
         let name = case["file"].as_str().unwrap();
-        if case["lossy"].as_bool().unwrap() || name.starts_with("rgba") {
+        if case["lossy"].as_bool().unwrap() {
             continue;
         }
         let patches = Patches::from_frame(&picture(name), number(case, "budget") as u32).unwrap();
@@ -224,8 +222,7 @@ fn pictures_equal_the_reference() {
         assert_eq!(tokens.n(), n, "{case}");
         let error = npy::relative_error(&tokens.data, &soft[first * 32..(first + n) * 32]);
         println!("{error:.2e} {case}");
-        let tolerance = if name.starts_with("exact") { KERNEL } else { RESIZED };
-        assert!(error < tolerance, "{error:.2e} {case}");
+        assert!(error < KERNEL, "{error:.2e} {case}");
     }
 }
 
