@@ -211,7 +211,7 @@ mod tests {
             found.iter().map(|p| p.file_name().unwrap().display().to_string()).collect()
         };
         assert_eq!(names("fixtures/media.gguf"), ["media-mmproj.gguf"]);
-        assert_eq!(names("fixtures/e2b.gguf"), [] as [&str; 0]);
+        assert_eq!(names("fixtures/odd.gguf"), [] as [&str; 0]);
         assert_eq!(names("tiny/culet-tiny-q4_0.gguf").len(), 1);
     }
 }
