@@ -6,7 +6,7 @@ set -e
 cd "$(dirname "$0")"
 export TINY_WORK="${WORK:-work}" OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
 python="${PYTHON:-python3}"
-stage="${1:?stage: tokenizer, speech, check, audio, text, vision, joint, heldout, export or score}"
+stage="${1:?stage: tokenizer, speech, check, audio, text, vision, tune, joint, heldout, export or score}"
 shift
 mkdir -p "$TINY_WORK"
 case "$stage" in
@@ -19,7 +19,7 @@ speech)
     $python -m synth.record "$TINY_WORK/unseen.pkl" 150 6 unseen
     ;;
 check) $python -m train.check "$TINY_WORK/tokenizer.json" ;;
-audio | text | vision | joint) $python -m "train.$stage" "${@:-60}" ;;
+audio | text | vision | tune | joint) $python -m "train.$stage" "${@:-60}" ;;
 heldout) $python -m ship.heldout heldout ;;
 export) $python -m ship.export . ;;
 score) $python -m ship.evaluate heldout "$@" ;;

@@ -123,6 +123,26 @@ def local_attention(tower):
                 attention.k_proj.linear.weight[rows, 0] = key * 0.25
 
 
+def copying_attention(lm):
+    """Starts the decoder's attention soft, with heads that write what they look at.
+
+    Queries and keys are normalised and their product is not scaled down, so at full length they
+    would begin as hard, random choices that barely learn.
+    """
+    last = {}
+    with torch.no_grad():
+        for l in lm.layers:
+            a = l.self_attn
+            a.q_norm.weight.fill_(0.4)
+            if not a.is_kv_shared_layer:
+                a.k_norm.weight.fill_(0.4)
+                torch.nn.init.orthogonal_(a.v_proj.weight)
+                written = a.v_proj.weight.t()
+                last[a.head_dim] = written
+            heads = a.o_proj.weight.shape[1] // a.head_dim
+            a.o_proj.weight.copy_(last[a.head_dim].repeat(1, heads) / heads)
+
+
 def fresh(vocabulary, seed=1):
     """An untrained model with the shared token frame."""
     torch.manual_seed(seed)
@@ -132,6 +152,7 @@ def fresh(vocabulary, seed=1):
         for name, p in text.named_parameters():
             if p.ndim > 1:
                 p.normal_(0, 0.5 / math.sqrt(p.shape[1]) if "per_layer" not in name else 0.04)
+        copying_attention(text)
         text.embed_tokens_per_layer.weight.normal_(0, 0.3)
         text.embed_tokens.weight.copy_(embedding(vocabulary))
         for part in (model.model.audio_tower, model.model.vision_tower):

@@ -20,7 +20,7 @@ from train import common
 MARGIN = 1.5
 
 
-def model(stages=("text", "audio", "vision", "joint")):
+def model(stages=("text", "audio", "vision", "tune", "joint")):
     """The newest weights of every part."""
     m = shape.fresh(tokens.Tokens(common.TOKENIZER).size)
     for stage in stages:

@@ -96,10 +96,10 @@ def after_call(r, command):
     return prompt.response(command.tool, {"value": r.choice(["ok", "done"])}), f"Done.{END}"
 
 
-def commands(r, turns=None):
+def commands(r, turns=None, most=14):
     """One system turn and several typed commands."""
     first = world.command(r)
-    names = declare(r, first.tool, 14)
+    names = declare(r, first.tool, most)
     turns = turns or r.randint(1, 4)
     out, opening = [], "<bos>" + prompt.system(names)
     for i in range(turns):

@@ -1,4 +1,4 @@
-"""Stage 4: every part end to end: `python -m train.joint MINUTES [RATE]`.
+"""Stage 5: every part end to end: `python -m train.joint MINUTES [RATE]`.
 
 In:  WORK/{audio,text,vision}.pt, the utterances of stage 1.
 Out: WORK/joint.pt (whole model and throw-away heads); resumes from it.

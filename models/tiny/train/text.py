@@ -19,6 +19,8 @@ from synth import world
 from train import common
 
 BUDGET = 4500
+# Up to this share of the stage, examples are short: copying has to be learned first.
+SHORT = 0.7
 THOUGHT = "<|channel>thought\n<channel|>"
 
 
@@ -42,7 +44,7 @@ def imitate(r, g, frame, pieces, words):
 words_index = {w: i + 1 for i, w in enumerate(tokens.spoken_words())}
 
 
-def spoken(r, g, tokenizer, frame, pieces):
+def spoken(r, g, tokenizer, frame, pieces, most=6):
     """One imitated spoken turn."""
     if r.random() < 0.08:
         words, command = r.choice(world.SPOKEN_FACTS)[0], None
@@ -52,8 +54,17 @@ def spoken(r, g, tokenizer, frame, pieces):
     else:
         command = world.command(r)
         words = command.words
-    pairs = talk.spoken(r, words, command)
+    pairs = talk.spoken(r, words, command, most)
     return lines.line(tokenizer, pairs, imitate(r, g, frame, pieces, words))
+
+
+def short(r, tokenizer):
+    """One short typed turn: copying, or a command with at most two tools declared."""
+    kind = r.random()
+    if kind < 0.3:
+        return lines.line(tokenizer, talk.words_and_numbers(r))
+    pairs = talk.commands(r, 1, 2) if kind < 0.85 else talk.chat(r)
+    return lines.line(tokenizer, pairs[:1] if kind < 0.85 else pairs)
 
 
 def typed(r, tokenizer):
@@ -65,7 +76,7 @@ def typed(r, tokenizer):
     return lines.line(tokenizer, pairs)
 
 
-def checks(tokenizer, frame, pieces, count=150):
+def checks(tokenizer, frame, pieces, count=48):
     """Held-out single commands, typed and imitated, and chat."""
     r, g = random.Random(77), torch.Generator().manual_seed(77)
     out = {"typed": [], "refused": [], "read": [], "acted": [], "chat": []}
@@ -113,16 +124,21 @@ def main():
     sets = checks(tokenizer, frame, pieces)
     save = lambda: common.save(path, model=common.part(model, "model.language_model"), step=step)
     while clock.share() < 1:
-        pool = [typed(r, tokenizer) for _ in range(260)]
-        pool += [spoken(r, g, tokenizer, frame, pieces) for _ in range(180)]
-        for b in lines.batches(pool, BUDGET, r):
+        if clock.share() < SHORT:
+            budget, most = BUDGET * 2 // 3, 2
+            pool = [short(r, tokenizer) for _ in range(300)]
+        else:
+            budget, most = BUDGET, 6
+            pool = [typed(r, tokenizer) for _ in range(150)]
+        pool += [spoken(r, g, tokenizer, frame, pieces, most) for _ in range(300)]
+        for b in lines.batches(pool, budget, r):
             loss = lines.loss(lm, b)
             common.update(opt, loss, clock.rate(step - first))
             averages.add({"speech" if b.soft is not None else "typed": loss.detach()})
             step += 1
             if step % 50 == 0:
                 print(step, f"{100 * clock.share():.0f} %", averages, flush=True)
-            if step % 400 == 0:
+            if step % 200 == 0:
                 print("  ", report(lm, sets), flush=True)
                 save()
     print("end", report(lm, sets), flush=True)
