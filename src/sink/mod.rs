@@ -3,6 +3,8 @@
 //! Invariant: nothing here knows the model or the conversation.
 
 pub mod clause;
+pub mod speaker;
 
 pub use clause::Clause;
 pub use clause::ClauseCutter;
+pub use speaker::Speaker;

@@ -13,6 +13,8 @@ use culet::frontend::pixels;
 use culet::source::FrameStream;
 use culet::source::SoundFile;
 use culet::source::image_file;
+use culet::source::pixel_format::PixelFormat;
+use culet::source::pixel_format::frame_of;
 
 fn golden(name: &str) -> String {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
@@ -277,4 +279,23 @@ fn speech_is_told_from_silence_and_noise() {
     let before = share(8_000, noise.len());
     let after = share(end + 8_000, sound.len());
     assert!(before < 0.1 && after < 0.1, "noise: {before}, {after}");
+}
+
+#[test]
+fn camera_jpeg_without_its_tables_is_read() {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden/images");
+    let whole = std::fs::read(folder.join("turned_1.jpg")).unwrap();
+    // Cameras leave out the Huffman tables (segments FFC4), which are always the same.
+    let (mut bare, mut at) = (whole[..2].to_vec(), 2);
+    while whole[at + 1] != 0xda {
+        let end = at + 2 + usize::from(u16::from_be_bytes([whole[at + 2], whole[at + 3]]));
+        if whole[at + 1] != 0xc4 {
+            bare.extend(&whole[at..end]);
+        }
+        at = end;
+    }
+    bare.extend(&whole[at..]);
+    assert!(bare.len() + 400 < whole.len());
+    let frame = frame_of(PixelFormat::Mjpeg, 48, 32, &bare).unwrap();
+    assert!(frame == image_file::from_bytes(whole).unwrap());
 }
