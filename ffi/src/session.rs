@@ -55,7 +55,7 @@ struct Inner {
 
 /// What feeding a prompt took, in tokens.
 #[repr(C)]
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Stats {
     /// Of the whole prompt.
     pub n_prompt: usize,

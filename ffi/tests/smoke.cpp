@@ -1,0 +1,93 @@
+// A C++17 program on the C interface: owners by `unique_ptr`, cancelling from a second thread.
+// Arguments: model, mmproj. The status is 0 if all went well.
+#include "culet.h"
+
+#include <atomic>
+#include <chrono>
+#include <iostream>
+#include <memory>
+#include <stdexcept>
+#include <string>
+#include <thread>
+
+namespace {
+
+struct Free {
+    void operator()(culet_engine_options *p) const { culet_engine_options_free(p); }
+    void operator()(culet_engine *p) const { culet_engine_free(p); }
+    void operator()(culet_session *p) const { culet_session_free(p); }
+};
+
+template <typename T> using Owned = std::unique_ptr<T, Free>;
+
+void check(culet_status status, const culet_error &err) {
+    if (status != CULET_OK) {
+        throw std::runtime_error(std::string(culet_status_name(status)) + ": " + err.message);
+    }
+}
+
+Owned<culet_engine> open(const char *model, const char *mmproj) {
+    culet_error err;
+    culet_engine_options *raw = nullptr;
+    check(culet_engine_options_new(CULET_ABI_VERSION, &raw, &err), err);
+    const Owned<culet_engine_options> options(raw);
+    check(culet_engine_options_set_threads(options.get(), 1, &err), err);
+    culet_engine *engine = nullptr;
+    check(culet_engine_open(options.get(), model, mmproj, &engine, &err), err);
+    return Owned<culet_engine>(engine);
+}
+
+Owned<culet_session> begin(const culet_engine *engine) {
+    culet_error err;
+    culet_session *session = nullptr;
+    check(culet_session_new(engine, nullptr, &session, &err), err);
+    return Owned<culet_session>(session);
+}
+
+} // namespace
+
+int main(int argc, char **argv) try {
+    if (argc != 3) {
+        throw std::runtime_error("expected a model and an mmproj");
+    }
+    Owned<culet_engine> engine = open(argv[1], argv[2]);
+    Owned<culet_session> session = begin(engine.get());
+    engine.reset();
+
+    culet_error err;
+    std::string words;
+    for (int i = 0; i < 300; i++) {
+        words += "one two three four ";
+    }
+    check(culet_session_append_text(session.get(), words.c_str(), &err), err);
+    std::atomic<bool> was_cancelled{false};
+    std::thread canceller([&] {
+        while (!was_cancelled) {
+            culet_session_cancel(session.get());
+            std::this_thread::sleep_for(std::chrono::milliseconds(1));
+        }
+    });
+    while (!was_cancelled) {
+        const culet_status status = culet_session_prompt(session.get(), nullptr, &err);
+        was_cancelled = status == CULET_ERR_CANCELLED;
+    }
+    canceller.join();
+    check(culet_session_clear(session.get(), &err), err);
+    check(culet_session_append_text(session.get(), "Hello.", &err), err);
+    check(culet_session_prompt(session.get(), nullptr, &err), err);
+    culet_event event{};
+    for (int n = 0; event.kind != CULET_EVENT_END; n++) {
+        if (n == 16) {
+            check(culet_session_cut(session.get(), &err), err);
+        }
+        check(culet_session_next(session.get(), &event, &err), err);
+        if (event.kind == CULET_EVENT_ANSWER) {
+            std::cout << std::string(event.data, event.len);
+        }
+    }
+    std::cout << '\n';
+    return 0;
+} catch (const std::exception &e) {
+    std::cerr << e.what() << '\n';
+    return 1;
+}

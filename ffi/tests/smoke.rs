@@ -1,0 +1,216 @@
+//! C and C++ programs, built with warnings as errors and run against the library.
+//!
+//! In: the header, the built library, programs. Out: what they print.
+//! The programs' own code runs under AddressSanitizer and UndefinedBehaviorSanitizer where the
+//! compiler has them, with its leak check; where it has not, the test says so.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot start a compiler has failed")]
+#![expect(clippy::print_stderr, reason = "tells what was left out")]
+#![cfg(unix)]
+
+use std::io::Write as _;
+use std::path::Path;
+use std::path::PathBuf;
+use std::process::Command;
+use std::process::Output;
+use std::process::Stdio;
+
+const SANITIZERS: &str = "-fsanitize=address,undefined";
+
+fn here() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn root() -> PathBuf {
+    here().parent().unwrap().to_owned()
+}
+
+/// Returns the folder of the library that was built beside this test.
+fn library_folder() -> PathBuf {
+    let test = std::env::current_exe().unwrap();
+    let folder = test.parent().unwrap();
+    let found = library_in(folder);
+    assert!(found.is_some(), "no libculet_c beside the test; build the package culet-ffi");
+    folder.to_owned()
+}
+
+fn library_in(folder: &Path) -> Option<PathBuf> {
+    let names = ["libculet_c.so", "libculet_c.dylib"];
+    names.iter().map(|name| folder.join(name)).find(|path| path.is_file())
+}
+
+fn scratch(name: &str) -> PathBuf {
+    let path = std::env::temp_dir().join(format!("culet-smoke-{}-{name}", std::process::id()));
+    std::fs::create_dir_all(&path).unwrap();
+    path
+}
+
+fn run(command: &mut Command, input: &[u8]) -> Output {
+    let command = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap_or_else(|e| panic!("{command:?}: {e}"));
+    let mut stdin = child.stdin.take().unwrap();
+    let input = input.to_vec();
+    let writer = std::thread::spawn(move || {
+        // A program that ends early does not read on.
+        stdin.write_all(&input).is_ok()
+    });
+    let output = child.wait_with_output().unwrap();
+    writer.join().unwrap();
+    output
+}
+
+fn must_succeed(command: &mut Command, input: &[u8]) -> String {
+    let output = run(command, input);
+    let (out, err) = (&output.stdout, String::from_utf8_lossy(&output.stderr).into_owned());
+    assert!(output.status.success(), "{command:?}: {}: {err}", output.status);
+    String::from_utf8(out.clone()).unwrap()
+}
+
+fn compiler(is_cpp: bool) -> Command {
+    let (variable, usual) = if is_cpp { ("CXX", "c++") } else { ("CC", "cc") };
+    let standard = if is_cpp { "-std=c++17" } else { "-std=c99" };
+    let mut command = Command::new(std::env::var_os(variable).unwrap_or(usual.into()));
+    command.args([standard, "-Wall", "-Wextra", "-Werror", "-pedantic", "-g"]);
+    command
+}
+
+/// Tells whether programs can be built and run with the sanitizers here.
+fn has_sanitizers(folder: &Path) -> bool {
+    let (source, program) = (folder.join("empty.c"), folder.join("empty"));
+    std::fs::write(&source, "int main(void) { return 0; }\n").unwrap();
+    let built = run(compiler(false).arg(SANITIZERS).arg(&source).arg("-o").arg(&program), &[]);
+    let works = built.status.success() && run(&mut Command::new(&program), &[]).status.success();
+    if !works {
+        eprintln!("left out: {SANITIZERS}, which this compiler does not have");
+    }
+    works
+}
+
+/// Builds a program against the library and runs it with the tiny model.
+fn build_and_run(source: &Path, input: &[u8]) -> String {
+    let name = source.file_name().unwrap().to_str().unwrap();
+    let folder = scratch(name);
+    let program = folder.join("program");
+    let library = library_folder();
+    let mut command = compiler(name.ends_with(".cpp"));
+    command.arg("-I").arg(here().join("include")).arg(source).arg("-o").arg(&program);
+    if has_sanitizers(&folder) {
+        command.arg(SANITIZERS);
+    }
+    command.arg("-L").arg(&library).args(["-lculet_c", "-lm", "-pthread"]);
+    command.arg(format!("-Wl,-rpath,{}", library.display()));
+    must_succeed(&mut command, &[]);
+    let tiny = root().join("models/tiny");
+    let mut command = Command::new(&program);
+    command.arg(tiny.join("culet-tiny-q4_0.gguf")).arg(tiny.join("mmproj-culet-tiny-q8_0.gguf"));
+    command.env("UBSAN_OPTIONS", "halt_on_error=1");
+    let said = must_succeed(&mut command, input);
+    std::fs::remove_dir_all(&folder).unwrap();
+    said
+}
+
+#[test]
+fn a_c99_program_talks_shows_and_speaks() {
+    let said = build_and_run(&here().join("tests/smoke.c"), &[]);
+    assert!(said.lines().count() >= 3, "{said:?}");
+}
+
+#[test]
+fn a_cpp17_program_cancels_from_another_thread() {
+    let said = build_and_run(&here().join("tests/smoke.cpp"), &[]);
+    assert!(said.ends_with('\n'), "{said:?}");
+}
+
+#[test]
+fn the_voice_loop_answers_each_time_the_speaker_pauses() {
+    let tone = (0..16_000).map(|i| 0.3 * (i as f32 * 0.05).sin());
+    let once: Vec<f32> = tone.chain(std::iter::repeat_n(0.0, 16_000)).collect();
+    let samples = [&once[..], &once[..16_000]].concat();
+    let bytes: Vec<u8> = samples.iter().flat_map(|s| s.to_ne_bytes()).collect();
+    let said = build_and_run(&root().join("examples/c/voice_loop.c"), &bytes);
+    assert!(said.matches('\n').count() >= 2, "{said:?}");
+}
+
+#[test]
+fn only_names_of_ours_are_exported() {
+    let library = library_in(&library_folder()).unwrap();
+    let listed = run(Command::new("nm").args(["-D", "--defined-only"]).arg(&library), &[]);
+    if cfg!(not(target_os = "linux")) {
+        eprintln!("left out: exported names, which are listed on Linux");
+        return;
+    }
+    assert!(listed.status.success());
+    let names = String::from_utf8(listed.stdout).unwrap();
+    let names: Vec<&str> = names.lines().filter_map(|line| line.split(' ').next_back()).collect();
+    let foreign: Vec<_> = names.iter().filter(|name| !name.starts_with("culet_")).collect();
+    assert!(foreign.is_empty(), "{foreign:?}");
+    let header = std::fs::read_to_string(here().join("include/culet.h")).unwrap();
+    let missing: Vec<_> =
+        names.iter().filter(|name| !header.contains(&format!("{name}("))).collect();
+    assert!(missing.is_empty() && names.len() > 30, "{missing:?}");
+}
+
+/// Lays the library out as an installation and fills in the templates.
+fn install(folder: &Path) {
+    let library = library_in(&library_folder()).unwrap();
+    for part in ["include", "lib/pkgconfig", "lib/cmake/culet"] {
+        std::fs::create_dir_all(folder.join(part)).unwrap();
+    }
+    std::fs::copy(here().join("include/culet.h"), folder.join("include/culet.h")).unwrap();
+    let place = folder.join("lib").join(library.file_name().unwrap());
+    std::os::unix::fs::symlink(&library, place).unwrap();
+    for (template, place) in [
+        ("culet.pc.in", "lib/pkgconfig/culet.pc"),
+        ("cmake/culet-config.cmake.in", "lib/cmake/culet/culet-config.cmake"),
+    ] {
+        let text = std::fs::read_to_string(here().join(template)).unwrap();
+        let text = text.replace("@VERSION@", env!("CARGO_PKG_VERSION"));
+        let text = text.replace("@PREFIX@", folder.to_str().unwrap());
+        std::fs::write(folder.join(place), text).unwrap();
+    }
+}
+
+const VERSION_PROGRAM: &str = "\
+#include <culet.h>
+#include <stdio.h>
+int main(void) { return puts(culet_version()) < 0 || culet_abi_version() != CULET_ABI_VERSION; }
+";
+
+#[test]
+fn pkg_config_finds_the_library() {
+    let folder = scratch("pkg-config");
+    install(&folder);
+    let mut command = Command::new("pkg-config");
+    command.args(["--cflags", "--libs", "culet"]);
+    command.env("PKG_CONFIG_PATH", folder.join("lib/pkgconfig"));
+    let flags = must_succeed(&mut command, &[]);
+    let (source, program) = (folder.join("main.c"), folder.join("main"));
+    std::fs::write(&source, VERSION_PROGRAM).unwrap();
+    let mut command = compiler(false);
+    command.arg(&source).arg("-o").arg(&program).args(flags.split_whitespace());
+    command.arg(format!("-Wl,-rpath,{}", folder.join("lib").display()));
+    must_succeed(&mut command, &[]);
+    let said = must_succeed(&mut Command::new(&program), &[]);
+    assert_eq!(said.trim(), env!("CARGO_PKG_VERSION"));
+    std::fs::remove_dir_all(&folder).unwrap();
+}
+
+#[test]
+fn cmake_finds_the_library() {
+    let folder = scratch("cmake");
+    install(&folder);
+    std::fs::write(folder.join("main.c"), VERSION_PROGRAM).unwrap();
+    let project = "cmake_minimum_required(VERSION 3.15)\nproject(main C)\n\
+                   find_package(culet REQUIRED)\nadd_executable(main main.c)\n\
+                   target_link_libraries(main PRIVATE culet::culet)\n";
+    std::fs::write(folder.join("CMakeLists.txt"), project).unwrap();
+    let build = folder.join("build");
+    let mut command = Command::new("cmake");
+    command.arg("-S").arg(&folder).arg("-B").arg(&build);
+    command.arg(format!("-DCMAKE_PREFIX_PATH={}", folder.display()));
+    must_succeed(&mut command, &[]);
+    must_succeed(Command::new("cmake").arg("--build").arg(&build), &[]);
+    let said = must_succeed(&mut Command::new(build.join("main")), &[]);
+    assert_eq!(said.trim(), env!("CARGO_PKG_VERSION"));
+    std::fs::remove_dir_all(&folder).unwrap();
+}
