@@ -1,7 +1,7 @@
 /*
  * A voice loop: sound in, words out. Standard input stands in for the microphone: 32-bit floats,
  * one channel, 16 kHz. A pause of 0.6 s ends what the speaker says; the answer is guessed after
- * 0.3 s, so that it is ready by then.
+ * 0.3 s, so that it is ready by then. A third argument sets the number of threads.
  *
  *   arecord -f FLOAT_LE -r 16000 | ./voice_loop model.gguf mmproj.gguf
  */
@@ -48,12 +48,13 @@ static void answer(culet_session *session) {
     printf("\n");
 }
 
-static culet_session *open_session(const char *model, const char *mmproj) {
+static culet_session *open_session(char **argv, size_t n_threads) {
     culet_engine_options *options;
     culet_engine *engine;
     culet_session *session;
     check(culet_engine_options_new(CULET_ABI_VERSION, &options, &err));
-    check(culet_engine_open(options, model, mmproj, &engine, &err));
+    check(culet_engine_options_set_threads(options, n_threads, &err));
+    check(culet_engine_open(options, argv[1], argv[2], &engine, &err));
     check(culet_session_new(engine, NULL, &session, &err));
     culet_engine_options_free(options);
     culet_engine_free(engine);
@@ -65,11 +66,11 @@ int main(int argc, char **argv) {
     int is_hearing = 0, n_silent = 0;
     size_t n;
     culet_session *session;
-    if (argc != 3) {
-        fprintf(stderr, "usage: voice_loop MODEL MMPROJ < SOUND\n");
+    if (argc < 3 || argc > 4) {
+        fprintf(stderr, "usage: voice_loop MODEL MMPROJ [THREADS] < SOUND\n");
         return 2;
     }
-    session = open_session(argv[1], argv[2]);
+    session = open_session(argv, argc > 3 ? strtoul(argv[3], NULL, 10) : 0);
     while ((n = fread(pcm, sizeof *pcm, PACKET, stdin)) > 0) {
         n_silent = is_speech(pcm, n) ? 0 : n_silent + 1;
         if (!is_hearing && n_silent == 0) {

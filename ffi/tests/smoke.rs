@@ -87,7 +87,7 @@ fn has_sanitizers(folder: &Path) -> bool {
 }
 
 /// Builds a program against the library and runs it with the tiny model.
-fn build_and_run(source: &Path, input: &[u8]) -> String {
+fn build_and_run(source: &Path, arguments: &[&str], input: &[u8]) -> String {
     let name = source.file_name().unwrap().to_str().unwrap();
     let folder = scratch(name);
     let program = folder.join("program");
@@ -103,7 +103,7 @@ fn build_and_run(source: &Path, input: &[u8]) -> String {
     let tiny = root().join("models/tiny");
     let mut command = Command::new(&program);
     command.arg(tiny.join("culet-tiny-q4_0.gguf")).arg(tiny.join("mmproj-culet-tiny-q8_0.gguf"));
-    command.env("UBSAN_OPTIONS", "halt_on_error=1");
+    command.args(arguments).env("UBSAN_OPTIONS", "halt_on_error=1");
     let said = must_succeed(&mut command, input);
     std::fs::remove_dir_all(&folder).unwrap();
     said
@@ -111,13 +111,13 @@ fn build_and_run(source: &Path, input: &[u8]) -> String {
 
 #[test]
 fn a_c99_program_talks_shows_and_speaks() {
-    let said = build_and_run(&here().join("tests/smoke.c"), &[]);
+    let said = build_and_run(&here().join("tests/smoke.c"), &[], &[]);
     assert!(said.lines().count() >= 3, "{said:?}");
 }
 
 #[test]
 fn a_cpp17_program_cancels_from_another_thread() {
-    let said = build_and_run(&here().join("tests/smoke.cpp"), &[]);
+    let said = build_and_run(&here().join("tests/smoke.cpp"), &[], &[]);
     assert!(said.ends_with('\n'), "{said:?}");
 }
 
@@ -127,7 +127,7 @@ fn the_voice_loop_answers_each_time_the_speaker_pauses() {
     let once: Vec<f32> = tone.chain(std::iter::repeat_n(0.0, 16_000)).collect();
     let samples = [&once[..], &once[..16_000]].concat();
     let bytes: Vec<u8> = samples.iter().flat_map(|s| s.to_ne_bytes()).collect();
-    let said = build_and_run(&root().join("examples/c/voice_loop.c"), &bytes);
+    let said = build_and_run(&root().join("examples/c/voice_loop.c"), &["1"], &bytes);
     assert!(said.matches('\n').count() >= 2, "{said:?}");
 }
 
