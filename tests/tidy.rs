@@ -28,7 +28,8 @@ const IMPORTS: [(&str, &[&str]); 13] = [
     ("engine", &["ggml", "gguf", "model", "text", "encoder", "decoder"]),
     // From ggml, what a session passes on: `Backend`, `Cancel`, `DType`.
     ("session", &["ggml", "engine", "text", "frontend", "encoder", "decoder", "sampler"]),
-    ("assistant", &["session", "frontend", "source", "sink"]),
+    // From text, what is said: conversations and the events of an answer.
+    ("assistant", &["session", "text", "frontend", "source", "sink"]),
 ];
 
 /// Each outside package and the files of `src/` that may name it; an empty list means all.

@@ -1,13 +1,22 @@
-//! The conversation: who speaks when.
-//! In: time, speech probability, progress of the answer and of the speaker, keys.
-//! Out: actions such as "feed these samples", "guess the end", "stop the speaker".
-//! Invariant: nothing here reads a clock, a device or a file, and nothing here computes.
+//! The conversation: who speaks when, and what becomes of what is said.
+//! In: sound, time, progress of the answer and of the speaker, keys.
+//! Out: actions such as "feed these samples", "guess the end", "stop the speaker"; text.
+//! - `machine`: turn-taking without computing; `turn`: endpointing; `option`, `event`: its values
+//! - `ear`: sound to the machine; `dictation`: speech to text, segment by segment
+//!
+//! Invariant: nothing here reads a clock, a device or a file.
 
+mod dictation;
+mod ear;
 mod event;
 mod machine;
 mod option;
 mod turn;
 
+pub use dictation::Dictation;
+pub use dictation::Written;
+pub use dictation::WrittenSink;
+pub use dictation::dictation_options;
 pub use event::Action;
 pub use event::Counters;
 pub use event::Input;

@@ -11,6 +11,7 @@ pub(crate) mod print;
 mod probe;
 mod run;
 mod show;
+mod voice;
 
 use clap::Parser;
 use clap::Subcommand;
@@ -41,6 +42,10 @@ pub(crate) enum Verb {
     Run(Box<run::Args>),
     /// Show what is in a model file and the memory it needs
     Show(show::Args),
+    /// Write down what is said in a sound
+    Transcribe(voice::transcribe::Args),
+    /// Write down what is said in a sound, and what it means in another language
+    Translate(voice::transcribe::TranslateArgs),
 }
 
 impl Verb {
@@ -51,6 +56,8 @@ impl Verb {
             Self::Probe(args) => probe::run(args),
             Self::Run(args) => run::run(*args),
             Self::Show(args) => show::run(args),
+            Self::Transcribe(args) => voice::transcribe::run(&args),
+            Self::Translate(args) => voice::transcribe::run_translate(&args),
         }
     }
 }

@@ -9,6 +9,8 @@ mod hostile_gguf;
 mod hostile_media;
 mod hostile_model;
 mod hostile_text;
+#[cfg(feature = "cli")]
+mod listen;
 mod model;
 mod npy;
 mod parity;

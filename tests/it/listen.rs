@@ -1,0 +1,162 @@
+//! Verbs that listen: what they write for a file, for a pipe and for mere noise.
+//! In: held-out sounds and the tiny model. Out: text, equal to what a session makes of the sound.
+
+use std::io::Write;
+use std::path::Path;
+use std::process::Output;
+use std::process::Stdio;
+
+use culet::Pcm;
+use culet::engine::Engine;
+use culet::engine::EngineOptions;
+use culet::ggml::BackendOptions;
+use culet::sampler::SamplingOptions;
+use culet::session::Session;
+use culet::session::SessionOptions;
+use culet::source::SoundFile;
+use culet::text::Conversation;
+use culet::text::Event;
+use serde_json::Value;
+
+use crate::program::culet;
+use crate::program::json_of;
+use crate::program::program;
+use crate::random::Rng;
+
+pub(crate) const SOUND: &str = "models/tiny/heldout/sounds/seen01.flac";
+const MODEL: &str = "models/tiny/culet-tiny-q4_0.gguf";
+const MMPROJ: &str = "models/tiny/mmproj-culet-tiny-q8_0.gguf";
+
+/// Returns the samples of a sound of the repository.
+pub(crate) fn samples(path: &str) -> Vec<f32> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
+    SoundFile::open(&path).unwrap().flat_map(|block| block.unwrap().samples).collect()
+}
+
+/// Returns samples as raw 16-bit sound.
+pub(crate) fn raw(samples: &[f32]) -> Vec<u8> {
+    samples.iter().flat_map(|s| ((s * 32_768.0).round() as i16).to_le_bytes()).collect()
+}
+
+/// Runs the program with these bytes as its stdin.
+pub(crate) fn fed(words: &[&str], bytes: Vec<u8>) -> Output {
+    let mut command = program(words);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    let writer = std::thread::spawn(move || stdin.write_all(&bytes));
+    let output = child.wait_with_output().unwrap();
+    // The program may have ended before it read everything.
+    let _ = writer.join().unwrap();
+    output
+}
+
+fn json(output: &Output) -> Value {
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{stderr}");
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// Starts a session of the tiny model as the program does.
+pub(crate) fn session(n_ctx: usize) -> Session {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let backend = BackendOptions { n_threads: 1, gpu: None };
+    let options = EngineOptions { backend, memory_bytes_max: None };
+    let engine = Engine::open(&root.join(MODEL), Some(&root.join(MMPROJ)), &options).unwrap();
+    let sampling = SamplingOptions::greedy();
+    let n_ctx = n_ctx.min(engine.decoder().hparams().n_ctx_train);
+    let options = SessionOptions { n_ctx, sampling, ..SessionOptions::default() };
+    Session::new(&engine, &options).unwrap()
+}
+
+/// Returns what a session writes when it is given a whole sound behind these words.
+fn written(words: &str, samples: &[f32], n_tokens: usize) -> String {
+    let mut session = session(2048);
+    let pcm = Pcm { samples: samples.to_vec(), rate_hz: 16_000, captured_at_ns: 0 };
+    let sound = session.encode_sound([Ok(pcm)]).unwrap();
+    let chat = serde_json::json!({"messages": [{"role": "user", "content": [
+        {"type": "text", "text": words}, {"type": "audio"}]}]});
+    session.prompt(&Conversation::from_json(&chat).unwrap(), &[sound]).unwrap();
+    let mut text = String::new();
+    for _ in 0..n_tokens {
+        let goes_on = session.next(&mut |event| {
+            if let Event::Answer(more) = event {
+                text.push_str(more);
+            }
+        });
+        if !goes_on.unwrap() {
+            break;
+        }
+    }
+    text.trim().to_owned()
+}
+
+#[test]
+fn a_transcript_is_what_a_session_makes_of_the_segment() {
+    let found = json_of(&["transcribe", "-t", "1", "--json", "--prompt", "Hm?", "--audio", SOUND]);
+    let all = samples(SOUND);
+    let seconds = all.len() as f64 / 16_000.0;
+    assert!((found["seconds"].as_f64().unwrap() - seconds).abs() < 1e-3);
+    let segments = found["segments"].as_array().unwrap();
+    assert_eq!(segments.len(), 1, "{found}");
+    let times = ["start", "end"].map(|key| segments[0][key].as_f64().unwrap());
+    assert!(times[0] < 0.6 && times[1] > seconds - 1.2 && times[1] <= seconds, "{found}");
+    let [from, to] = times.map(|s| (s * 16_000.0).round() as usize);
+    let n_tokens = 64 + (20.0 * (to - from) as f64 / 16_000.0) as usize;
+    assert_eq!(segments[0]["text"], written("Hm?", &all[from..to], n_tokens));
+}
+
+#[test]
+fn a_pipe_is_heard_like_a_file() {
+    let words = ["transcribe", "-t", "1", "--json", "-l", "English"];
+    let file = json_of(&[&words[..], &["--audio", SOUND]].concat());
+    let piped = fed(&[&words[..], &["--stdin"]].concat(), raw(&samples(SOUND)));
+    assert_eq!(json(&piped), file);
+}
+
+#[test]
+fn long_speech_is_cut_into_segments_in_order() {
+    let mut long = Vec::new();
+    for index in 0..4 {
+        long.extend(samples(&format!("models/tiny/heldout/sounds/seen0{index}.flac")));
+        long.extend(vec![0.0; 24_000]);
+    }
+    let words = ["transcribe", "-t", "1", "--stdin", "--json"];
+    let found = json(&fed(&words, raw(&long)));
+    let segments = found["segments"].as_array().unwrap();
+    assert!(segments.len() >= 3, "{found}");
+    let mut last = 0.0;
+    for segment in segments {
+        let [start, end] = ["start", "end"].map(|key| segment[key].as_f64().unwrap());
+        assert!(start >= last && end > start && end - start <= 30.0, "{found}");
+        last = end;
+    }
+}
+
+#[test]
+fn noise_gives_no_text() {
+    let mut random = Rng(5);
+    let noise = (0..48_000).map(|_| (random.next() % 1000) as f32 / 1e5 - 0.005);
+    for sound in [noise.collect(), vec![0.0; 32_000], Vec::new()] {
+        let output = fed(&["transcribe", "--stdin"], raw(&sound));
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(0), "{stderr}");
+        assert!(output.stdout.is_empty() && stderr.contains("no speech"), "{stderr}");
+    }
+}
+
+#[test]
+fn wrong_sounds_say_what_to_do() {
+    let output = culet(&["transcribe"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("--audio"));
+    let output = fed(&["transcribe", "--stdin"], b"RIFF and so on".to_vec());
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("/dev/stdin"));
+    let words = ["transcribe", "-m", "models/fixtures/e2b.gguf", "--no-mmproj", "--audio", SOUND];
+    let output = culet(&words);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("mmproj"));
+    let output = culet(&["translate", "--audio", SOUND]);
+    assert_eq!(output.status.code(), Some(2));
+}
