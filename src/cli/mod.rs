@@ -7,6 +7,7 @@
 mod bench;
 pub(crate) mod input;
 mod model;
+mod pack;
 pub(crate) mod print;
 mod probe;
 mod run;
@@ -36,6 +37,8 @@ pub(crate) struct Program {
 pub(crate) enum Verb {
     /// Measure speed and memory, or write a file to measure with
     Bench(bench::Args),
+    /// Write a copy of a model whose weights lie as this machine's kernels read them
+    Pack(pack::Args),
     /// Open every stage, to compare it with another implementation
     Probe(probe::Args),
     /// Answer a question, with pictures and sounds, or chat
@@ -53,6 +56,7 @@ impl Verb {
     pub(crate) fn run(self) -> Result<()> {
         match self {
             Self::Bench(args) => bench::run(args),
+            Self::Pack(args) => pack::run(args),
             Self::Probe(args) => probe::run(args),
             Self::Run(args) => run::run(*args),
             Self::Show(args) => show::run(args),

@@ -225,7 +225,12 @@ impl DecoderWeights {
     pub fn bind(gguf: &Gguf, h: &HParams, n_front: usize, backend: &Backend) -> Result<Self> {
         let gpu = backend.has_gpu();
         let tensors = &model::resolve(gguf, &model::text_tensors(h))?;
-        let mut b = Binder { tensors, packed: Packed::of(gguf)?, gpu, specs: Vec::new() };
+        let packed = Packed::of(gguf)?;
+        if gpu && !packed.is_empty() {
+            let text = "weights are packed for the CPU; open the file it was made from";
+            return Err(Error::unsupported(text).at(gguf.name()));
+        }
+        let mut b = Binder { tensors, packed, gpu, specs: Vec::new() };
         let embd = b.all_rows("token_embd.weight", Placement::Host)?;
         let output = match tensors.contains_key("output.weight") {
             true => b.matrix("output.weight")?,

@@ -45,6 +45,11 @@ impl Packed {
         Ok(Self(packed))
     }
 
+    /// Tells whether nothing is packed.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Tells whether the tensor `name` is packed.
     pub fn has(&self, name: &str) -> bool {
         self.0.contains(name)

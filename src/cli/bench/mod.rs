@@ -1,29 +1,54 @@
-//! `culet bench`: speed and memory, and files to measure them with.
+//! `culet bench`: speed and memory, alone or beside llama.cpp, and files to measure them with.
 //!
-//! In: a model or the shape of one. Out: rows, or a file.
+//! In: a model, or the shape of one. Out: rows, or a file.
 //! Invariant: nothing is reported whose answer was not looked at; unmeasured is empty, not zero.
 
-mod blocks;
-mod pieces;
+mod machine;
+mod media;
+#[cfg_attr(not(feature = "reference"), path = "no_peer.rs")]
+mod peer;
+mod random;
+mod report;
+mod run;
+mod speed;
 mod synthesize;
 
-use std::path::Path;
+use std::path::PathBuf;
 
-use culet::Error;
-use culet::Result;
+pub(crate) use run::run;
 
 /// What `bench` is told.
 #[derive(clap::Args)]
 pub(crate) struct Args {
+    /// GGUF file of the text model [default: the small one of this repository]
+    #[arg(long, value_name = "FILE")]
+    model: Option<PathBuf>,
+    /// GGUF file of its encoders, to measure pictures and sounds
+    #[arg(long, value_name = "FILE")]
+    mmproj: Option<PathBuf>,
+    /// Measure llama.cpp beside it, in turns
+    #[arg(long)]
+    peer: bool,
+    /// Print one JSON document
+    #[arg(long)]
+    json: bool,
+    /// Write the rows to a CSV file too
+    #[arg(long, value_name = "FILE")]
+    csv: Option<PathBuf>,
+    /// Processor threads [default: one for each core]
+    #[arg(long, value_name = "N", default_value = "0", hide_default_value = true)]
+    threads: usize,
+    /// Lengths of prompts
+    #[arg(long, value_name = "N,..", value_delimiter = ',', default_value = "128,512,2048")]
+    prefill: Vec<usize>,
+    /// Tokens before an answer
+    #[arg(long, value_name = "N,..", value_delimiter = ',', default_value = "0,2048,8192")]
+    depths: Vec<usize>,
+    /// Samples of each number
+    #[arg(long, value_name = "N", default_value = "5")]
+    #[arg(value_parser = clap::value_parser!(u16).range(1..=1000))]
+    repeat: u16,
     /// Write a model file with random weights, e.g. e2b-q4_0, e4b-q4_k_m, mmproj-q8_0
     #[arg(long, num_args = 2, value_names = ["SHAPE-QUANT", "PATH"])]
     synthesize: Option<Vec<String>>,
-}
-
-/// Measures, or writes a file to measure.
-pub(crate) fn run(args: Args) -> Result<()> {
-    if let Some([what, path]) = args.synthesize.as_deref() {
-        return synthesize::synthesize(what, Path::new(path));
-    }
-    Err(Error::input("nothing to do; name --synthesize SHAPE-QUANT PATH"))
 }

@@ -23,9 +23,9 @@ use culet::model::tensor_table::Role;
 use culet::model::text_tensors;
 use culet::model::vision_tensors;
 
-use crate::cli::bench::blocks::Pattern;
-use crate::cli::bench::blocks::Random;
-use crate::cli::bench::pieces::Pieces;
+use crate::cli::bench::random::Pattern;
+use crate::cli::bench::random::Pieces;
+use crate::cli::bench::random::Random;
 use crate::cli::print::Progress;
 
 const SEED: u64 = 20_260_401;

@@ -15,11 +15,11 @@ use culet::gguf::TensorType;
 const N_BLOCKS: usize = 299_993;
 
 /// Seeded random numbers (SplitMix64).
-pub(super) struct Random(pub(super) u64);
+pub(in crate::cli::bench) struct Random(pub(in crate::cli::bench) u64);
 
 impl Random {
     /// Returns the next number.
-    pub(super) fn next(&mut self) -> u64 {
+    pub(in crate::cli::bench) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -28,7 +28,7 @@ impl Random {
     }
 
     /// Returns a number in [0, 1).
-    pub(super) fn unit(&mut self) -> f32 {
+    pub(in crate::cli::bench) fn unit(&mut self) -> f32 {
         (self.next() >> 40) as f32 / (1_u64 << 24) as f32
     }
 }
@@ -59,7 +59,7 @@ fn layout(dtype: TensorType) -> Option<Layout> {
 }
 
 /// A row of random blocks of one type that repeats.
-pub(super) struct Pattern {
+pub(in crate::cli::bench) struct Pattern {
     dtype: TensorType,
     bytes: Vec<u8>,
     std: f32,
@@ -73,7 +73,7 @@ impl Pattern {
     ///
     /// # Errors
     /// `Unsupported` for a type that nothing here makes.
-    pub(super) fn new(dtype: TensorType, seed: u64) -> Result<Self> {
+    pub(in crate::cli::bench) fn new(dtype: TensorType, seed: u64) -> Result<Self> {
         let floats = [TensorType::F32, TensorType::F16, TensorType::BF16];
         if layout(dtype).is_none() && !floats.contains(&dtype) {
             return Err(Error::unsupported(format!("no random weights of type {dtype}")));
@@ -135,7 +135,7 @@ impl Pattern {
     ///
     /// # Errors
     /// Those of `take`.
-    pub(super) fn write(
+    pub(in crate::cli::bench) fn write(
         &mut self,
         n: u64,
         std: f32,

@@ -11,7 +11,7 @@ use culet::gguf::Items;
 use culet::gguf::Value;
 use culet::gguf::Writer;
 
-use crate::cli::bench::blocks::Random;
+use crate::cli::bench::random::Random;
 
 /// Merges of the published vocabulary; no more are made.
 const MERGES_MAX: usize = 514_906;
@@ -61,7 +61,7 @@ const KIND_USER_DEFINED: i32 = 4;
 const BYTE: i32 = 6;
 
 /// Pieces and what belongs to them.
-pub(super) struct Pieces {
+pub(in crate::cli::bench) struct Pieces {
     texts: Vec<String>,
     kinds: Vec<i32>,
     merges: Vec<String>,
@@ -87,7 +87,7 @@ impl Places {
 
 impl Pieces {
     /// Makes `n` pieces, at least 2048.
-    pub(super) fn new(n: usize, seed: u64) -> Self {
+    pub(in crate::cli::bench) fn new(n: usize, seed: u64) -> Self {
         let places = Places::of(n.max(2048));
         let mut texts = vec![String::new(); places.n];
         let mut kinds = vec![NORMAL; places.n];
@@ -128,7 +128,7 @@ impl Pieces {
     }
 
     /// Returns how many pieces there are.
-    pub(super) fn len(&self) -> usize {
+    pub(in crate::cli::bench) fn len(&self) -> usize {
         self.texts.len()
     }
 
@@ -136,7 +136,7 @@ impl Pieces {
     ///
     /// # Errors
     /// `Input` if a key was set before.
-    pub(super) fn write(&self, to: &mut Writer) -> Result<()> {
+    pub(in crate::cli::bench) fn write(&self, to: &mut Writer) -> Result<()> {
         to.set_str("tokenizer.ggml.model", "gemma4")?;
         to.set_texts("tokenizer.ggml.tokens", self.texts.iter())?;
         to.set_items("tokenizer.ggml.scores", Items::F32(&vec![-1000.0; self.len()]))?;

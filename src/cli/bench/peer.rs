@@ -1,0 +1,148 @@
+//! llama.cpp as the peer: the same file, the same threads, in the same run.
+//!
+//! In: the files and inputs that Culet gets. Out: logits and numbers of soft tokens.
+//! Source: crate llama-cpp-2, at the revision of our kernels.
+//! Invariant: its own defaults for speed (re-packing, flash attention, batches of 512), and the
+//! small cache for sliding layers, as its programs use it.
+
+use std::ffi::CString;
+use std::num::NonZeroU32;
+use std::path::Path;
+
+use culet::Error;
+use culet::Frame;
+use culet::Result;
+use culet::TokenId;
+use llama_cpp_2::context::LlamaContext;
+use llama_cpp_2::context::params::LlamaContextParams;
+use llama_cpp_2::llama_backend::LlamaBackend;
+use llama_cpp_2::llama_batch::LlamaBatch;
+use llama_cpp_2::model::LlamaModel;
+use llama_cpp_2::model::params::LlamaModelParams;
+use llama_cpp_2::mtmd::MtmdBitmap;
+use llama_cpp_2::mtmd::MtmdContext;
+use llama_cpp_2::mtmd::MtmdContextParams;
+use llama_cpp_2::mtmd::MtmdInputChunkType;
+use llama_cpp_2::mtmd::MtmdInputText;
+use llama_cpp_2::mtmd::mtmd_default_marker;
+use llama_cpp_2::token::LlamaToken;
+
+/// Tokens that are given at once, as its own benchmark does.
+const N_BATCH: usize = 2048;
+/// Soft tokens of a picture, as on our side.
+const N_PICTURE_TOKENS: i32 = super::media::PICTURE_TOKENS as i32;
+
+fn failed(what: &str, e: impl std::fmt::Display) -> Error {
+    Error::internal(format!("llama.cpp: {what}: {e}"))
+}
+
+/// A model of the peer.
+pub(super) struct Peer {
+    model: LlamaModel,
+    backend: LlamaBackend,
+}
+
+impl Peer {
+    /// Opens a file.
+    pub(super) fn open(path: &Path) -> Result<Self> {
+        let mut backend = LlamaBackend::init().map_err(|e| failed("start", e))?;
+        backend.void_logs();
+        let options = LlamaModelParams::default().with_n_gpu_layers(0).with_use_mmap(true);
+        let model = LlamaModel::load_from_file(&backend, path, &options);
+        let model = model.map_err(|e| failed("model", e))?;
+        Ok(Self { model, backend })
+    }
+
+    /// Starts a timeline.
+    pub(super) fn timeline(&self, n_ctx: usize, n_threads: usize) -> Result<Timeline<'_>> {
+        let options = LlamaContextParams::default()
+            .with_n_ctx(NonZeroU32::new(n_ctx as u32))
+            .with_n_batch(N_BATCH as u32)
+            .with_n_threads(n_threads as i32)
+            .with_n_threads_batch(n_threads as i32)
+            .with_swa_full(false);
+        let timeline = self.model.new_context(&self.backend, options);
+        let timeline = timeline.map_err(|e| failed("timeline", e))?;
+        Ok(Timeline { timeline, batch: LlamaBatch::new(N_BATCH, 1), n_past: 0 })
+    }
+
+    /// Opens the encoders.
+    pub(super) fn media(&self, mmproj: &Path, n_threads: usize) -> Result<Media> {
+        let marker = CString::new(mtmd_default_marker()).map_err(|e| failed("marker", e))?;
+        let options = MtmdContextParams {
+            use_gpu: false,
+            print_timings: false,
+            n_threads: n_threads as i32,
+            media_marker: marker,
+            image_min_tokens: N_PICTURE_TOKENS,
+            image_max_tokens: N_PICTURE_TOKENS,
+        };
+        let path = mmproj.to_str().ok_or_else(|| failed("mmproj", "its path is not UTF-8"))?;
+        let encoders = MtmdContext::init_from_file(path, &self.model, &options);
+        Ok(Media(encoders.map_err(|e| failed("mmproj", e))?))
+    }
+}
+
+/// A timeline of the peer.
+pub(super) struct Timeline<'a> {
+    timeline: LlamaContext<'a>,
+    batch: LlamaBatch<'static>,
+    n_past: usize,
+}
+
+impl Timeline<'_> {
+    /// Forgets everything.
+    pub(super) fn clear(&mut self) {
+        self.timeline.clear_kv_cache();
+        self.n_past = 0;
+    }
+
+    /// Appends tokens and returns the logits of the last.
+    pub(super) fn append(&mut self, tokens: &[TokenId]) -> Result<&[f32]> {
+        let mut last = 0;
+        for (i, part) in tokens.chunks(N_BATCH).enumerate() {
+            self.batch.clear();
+            for (j, id) in part.iter().enumerate() {
+                let is_last = i * N_BATCH + j + 1 == tokens.len();
+                let at = (self.n_past + j) as i32;
+                let added = self.batch.add(LlamaToken(id.0 as i32), at, &[0], is_last);
+                added.map_err(|e| failed("batch", e))?;
+            }
+            self.timeline.decode(&mut self.batch).map_err(|e| failed("decode", e))?;
+            self.n_past += part.len();
+            last = part.len() as i32 - 1;
+        }
+        Ok(self.timeline.get_logits_ith(last))
+    }
+}
+
+/// Encoders of the peer.
+pub(super) struct Media(MtmdContext);
+
+impl Media {
+    /// Encodes a picture and returns its number of soft tokens.
+    pub(super) fn picture(&mut self, frame: &Frame) -> Result<usize> {
+        let bitmap = MtmdBitmap::from_image_data(frame.width(), frame.height(), frame.rgb());
+        self.encode(&bitmap.map_err(|e| failed("picture", e))?, MtmdInputChunkType::Image)
+    }
+
+    /// Encodes a sound at 16 kHz and returns its number of soft tokens.
+    pub(super) fn sound(&mut self, samples: &[f32]) -> Result<usize> {
+        let bitmap = MtmdBitmap::from_audio_data(samples);
+        self.encode(&bitmap.map_err(|e| failed("sound", e))?, MtmdInputChunkType::Audio)
+    }
+
+    fn encode(&mut self, bitmap: &MtmdBitmap, kind: MtmdInputChunkType) -> Result<usize> {
+        let text = mtmd_default_marker().to_owned();
+        let text = MtmdInputText { text, add_special: false, parse_special: true };
+        let chunks = self.0.tokenize(text, &[bitmap]).map_err(|e| failed("media", e))?;
+        let mut n_tokens = 0;
+        for chunk in (0..chunks.len()).filter_map(|i| chunks.get(i)) {
+            if chunk.chunk_type() == kind {
+                self.0.encode_chunk(&chunk).map_err(|e| failed("encoder", e))?;
+                n_tokens += chunk.n_tokens();
+            }
+        }
+        Ok(n_tokens)
+    }
+}

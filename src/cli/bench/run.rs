@@ -1,0 +1,92 @@
+//! The order of measurements.
+//!
+//! In: what `bench` is told. Out: the report.
+//! Invariant: opening and memory come first, while nothing else is loaded.
+
+use std::path::Path;
+use std::path::PathBuf;
+
+use culet::Error;
+use culet::Result;
+use culet::engine::Engine;
+use culet::engine::EngineOptions;
+use culet::ggml::BackendOptions;
+use culet::model::memory;
+
+use crate::cli::bench::Args;
+use crate::cli::bench::machine;
+use crate::cli::bench::machine::Machine;
+use crate::cli::bench::machine::Memory;
+use crate::cli::bench::media;
+use crate::cli::bench::peer::Peer;
+use crate::cli::bench::report;
+use crate::cli::bench::speed;
+use crate::cli::bench::speed::Wanted;
+use crate::cli::bench::synthesize;
+use crate::cli::print;
+use crate::cli::print::Progress;
+
+const SHIPPED_MODEL: &str = "models/tiny/culet-tiny-q4_0.gguf";
+const SHIPPED_MMPROJ: &str = "models/tiny/mmproj-culet-tiny-q8_0.gguf";
+
+/// Measures, or writes a file to measure.
+pub(crate) fn run(args: Args) -> Result<()> {
+    if let Some([what, path]) = args.synthesize.as_deref() {
+        return synthesize::synthesize(what, Path::new(path));
+    }
+    let (model, mmproj) = match &args.model {
+        Some(model) => (model.clone(), args.mmproj.clone()),
+        None => (shipped(SHIPPED_MODEL)?, Some(shipped(SHIPPED_MMPROJ)?)),
+    };
+    let n_threads = match args.threads {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        n => n,
+    };
+    let backend = BackendOptions { n_threads, gpu: None };
+    let options = EngineOptions { backend, memory_bytes_max: None };
+    let n_repeat = usize::from(args.repeat);
+    let wanted = Wanted { n_threads, prefill: args.prefill, depths: args.depths, n_repeat };
+
+    let mut progress = Progress::new();
+    progress.set("opening");
+    let opening = speed::opening(&model, &options, args.peer, &wanted)?;
+    progress.set("memory bandwidth");
+    let bandwidth = machine::bandwidth(n_threads);
+    let engine = Engine::open(&model, mmproj.as_deref(), &options)?;
+    let peer = args.peer.then(|| Peer::open(&model)).transpose()?;
+    progress.set("prompts and answers");
+    let mut rows = speed::tokens(&engine, peer.as_ref(), &wanted, bandwidth)?;
+    rows.extend(opening);
+    if let Some(mmproj) = &mmproj {
+        progress.set("pictures and sounds");
+        let mut encoders = peer.as_ref().map(|p| p.media(mmproj, n_threads)).transpose()?;
+        rows.extend(media::measure(&engine, encoders.as_mut(), n_repeat)?);
+    }
+    progress.clear();
+    let h = engine.decoder().hparams();
+    let types: Vec<String> =
+        memory::types(engine.file().tensors()).iter().map(|t| t.0.to_string()).collect();
+    let machine = Machine {
+        cpu: machine::cpu(),
+        n_threads,
+        model: format!("{}, {}, {}", engine.file().name(), engine.variant_name(), types.join(" ")),
+        token_bytes: machine::token_bytes(engine.file(), h),
+        bandwidth,
+        rss_file_mib: Memory::now().map(|m| m.file_mib),
+    };
+    if let Some(path) = &args.csv {
+        report::write_csv(path, &machine, &rows)?;
+    }
+    match args.json {
+        true => print::json(&report::document(&machine, &rows)),
+        false => print::result(&report::table(&machine, &rows)),
+    }
+}
+
+/// Finds a file of this repository, from here or from where the program lies.
+fn shipped(name: &str) -> Result<PathBuf> {
+    let program = std::env::current_exe().ok();
+    let above = program.iter().flat_map(|p| p.ancestors()).map(|p| p.join(name));
+    let found = std::iter::once(PathBuf::from(name)).chain(above).find(|p| p.is_file());
+    found.ok_or_else(|| Error::input(format!("{name} is not here; name a model file with --model")))
+}

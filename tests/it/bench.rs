@@ -1,0 +1,214 @@
+//! Files made to be measured, packed files, and the report: `culet bench` and `culet pack`.
+
+use std::path::Path;
+use std::path::PathBuf;
+use std::process::Command;
+use std::process::Output;
+use std::sync::Arc;
+
+use culet::ErrorKind;
+use culet::TokenId;
+use culet::decoder::Decoder;
+use culet::decoder::Entry;
+use culet::decoder::Executor;
+use culet::decoder::ExecutorOptions;
+use culet::decoder::KvOptions;
+use culet::engine::Engine;
+use culet::engine::EngineOptions;
+use culet::ggml;
+use culet::ggml::Backend;
+use culet::ggml::BackendOptions;
+use culet::ggml::DType;
+use culet::gguf::Gguf;
+use culet::gguf::Mapping;
+use culet::model::HParams;
+use culet::model::packed::KEY_LAYOUT;
+use culet::model::packed::KEY_TENSORS;
+
+use crate::npy::relative_error;
+
+/// The same weights and rounding of inputs, sums in another order.
+const PACKED: f64 = 1e-3;
+
+/// A folder that goes when the test ends.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(tag: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("culet-{tag}-{}", std::process::id()));
+        std::fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+
+    /// Returns a small model file of random weights.
+    fn model(&self, quant: &str) -> PathBuf {
+        let path = self.file(&format!("{quant}.gguf"));
+        let what = format!("mini-{quant}");
+        succeed(&["bench", "--synthesize", &what, path.to_str().unwrap()]);
+        path
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+fn culet(args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_culet")).args(args).output().unwrap()
+}
+
+fn succeed(args: &[&str]) -> String {
+    let output = culet(args);
+    let words = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{args:?}: {words}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn pack(from: &Path, to: &Path) -> Output {
+    culet(&["pack", from.to_str().unwrap(), to.to_str().unwrap()])
+}
+
+fn decoder(gguf: &Gguf) -> culet::Result<Arc<Decoder>> {
+    let backend = Backend::new(&BackendOptions { n_threads: 1, gpu: None })?;
+    Ok(Arc::new(Decoder::open(gguf, HParams::read(gguf)?, &backend)?))
+}
+
+/// Returns the logits after a prompt in two batches and after a single step.
+fn logits(path: &Path) -> [Vec<f32>; 2] {
+    let decoder = decoder(&Gguf::open(path).unwrap()).unwrap();
+    let backend = BackendOptions { n_threads: 2, gpu: None };
+    let kv = KvOptions { n_ctx: 128, n_batch: 16, dtype: DType::F32 };
+    let mut run = Executor::new(&decoder, &ExecutorOptions { backend, kv }).unwrap();
+    let entries: Vec<Entry<'_>> = (0..23).map(|i| Entry::Token(TokenId(600 + 71 * i))).collect();
+    let prompt = run.append_with_logits(&entries, 1).unwrap().to_vec();
+    let step = run.append_with_logits(&[Entry::Token(TokenId(777))], 1).unwrap().to_vec();
+    [prompt, step]
+}
+
+#[test]
+fn synthesized_models_load_and_answer_with_values_of_order_one() {
+    let folder = Folder::new("synthesize");
+    for quant in ["q4_0", "q8_0", "q4_k_m", "q3_k_m", "mobile", "bf16"] {
+        let path = folder.model(quant);
+        let engine = Engine::open(&path, None, &EngineOptions::default()).unwrap();
+        let text = "the thought of <|turn> \u{4f60}";
+        let ids = engine.tokenizer().encode(text).unwrap();
+        assert!(ids.len() > 3, "{quant}");
+        for row in logits(&path) {
+            let n = row.len() as f32;
+            let mean = row.iter().sum::<f32>() / n;
+            let deviation = (row.iter().map(|v| (v - mean) * (v - mean)).sum::<f32>() / n).sqrt();
+            assert!((0.3..3.0).contains(&deviation), "{quant}: deviation {deviation}");
+        }
+        std::fs::remove_file(&path).unwrap();
+    }
+}
+
+#[test]
+fn synthesized_encoders_belong_to_their_model() {
+    let folder = Folder::new("encoders");
+    let model = folder.model("q4_0");
+    for quant in ["q8_0", "bf16"] {
+        let mmproj = folder.file("mmproj.gguf");
+        let what = format!("mini-mmproj-{quant}");
+        succeed(&["bench", "--synthesize", &what, mmproj.to_str().unwrap()]);
+        let engine = Engine::open(&model, Some(&mmproj), &EngineOptions::default()).unwrap();
+        assert!(engine.sees() && engine.hears());
+        assert!(engine.vision().is_ok() && engine.audio().is_ok(), "{quant}");
+    }
+}
+
+#[test]
+fn what_cannot_be_synthesized_is_named() {
+    let folder = Folder::new("unknown");
+    let path = folder.file("x.gguf");
+    let output = culet(&["bench", "--synthesize", "e9b-q4_0", path.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("e9b-q4_0"));
+    assert!(!path.exists());
+}
+
+#[test]
+fn packed_models_answer_like_plain_ones() {
+    let folder = Folder::new("pack");
+    for quant in ["q4_0", "q8_0", "q4_k_m"] {
+        let plain = folder.model(quant);
+        let packed = folder.file("packed.gguf");
+        let output = pack(&plain, &packed);
+        if !output.status.success() {
+            let q4_k = DType::from_id(12).unwrap();
+            let known = [DType::Q4_0, DType::Q8_0, q4_k];
+            assert!(known.iter().any(|d| ggml::layout_fingerprint(*d).unwrap().is_none()));
+            continue;
+        }
+        let (from, to) = (Gguf::open(&plain).unwrap(), Gguf::open(&packed).unwrap());
+        let names: Vec<&[u8]> = to.texts(KEY_TENSORS).unwrap().collect();
+        assert!(names.contains(&b"blk.0.attn_q.weight".as_slice()), "{quant}");
+        assert!(!names.contains(&b"token_embd.weight".as_slice()), "{quant}");
+        assert_eq!(from.texts("tokenizer.ggml.tokens").unwrap().len(), 4096);
+        assert!(to.texts("tokenizer.ggml.tokens").unwrap().len() == 4096);
+        for info in from.tensors() {
+            let other = to.tensor(&info.name).unwrap();
+            let same = from.tensor_bytes(info) == to.tensor_bytes(other);
+            assert_eq!(same, !names.contains(&info.name.as_bytes()), "{quant} {}", info.name);
+        }
+        for (a, b) in logits(&packed).iter().zip(&logits(&plain)) {
+            let error = relative_error(a, b);
+            assert!(error < PACKED, "{quant}: relative error {error:.2e}");
+        }
+        let again = pack(&packed, &folder.file("twice.gguf"));
+        assert_eq!(again.status.code(), Some(1));
+        assert!(String::from_utf8_lossy(&again.stderr).contains("packed already"));
+    }
+}
+
+#[test]
+fn a_file_packed_for_another_machine_is_refused() {
+    let folder = Folder::new("layout");
+    let (plain, packed) = (folder.model("q4_0"), folder.file("packed.gguf"));
+    if !pack(&plain, &packed).status.success() {
+        return assert_eq!(ggml::layout_fingerprint(DType::Q4_0).unwrap(), None);
+    }
+    let mut bytes = std::fs::read(&packed).unwrap();
+    let key = format!("{KEY_LAYOUT}{}", DType::Q4_0);
+    let at = bytes.windows(key.len()).position(|w| w == key.as_bytes()).unwrap();
+    // After the key come four bytes of its value's type.
+    bytes[at + key.len() + 4] ^= 1;
+    let mapping = Mapping::from_bytes("changed.gguf", &bytes).unwrap();
+    let error = decoder(&Gguf::from_mapping(mapping).unwrap()).err().unwrap();
+    assert_eq!(error.kind(), ErrorKind::Unsupported);
+    assert!(error.to_string().contains("packed for another"), "{error}");
+}
+
+#[test]
+fn the_report_has_its_promised_form() {
+    let folder = Folder::new("report");
+    let (model, csv) = (folder.model("q4_0"), folder.file("rows.csv"));
+    let [model, csv_name] = [&model, &csv].map(|p| p.to_str().unwrap());
+    let arguments = ["bench", "--model", model, "--json", "--csv", csv_name, "--threads", "1"];
+    let sizes = ["--prefill", "8,16", "--depths", "0,32", "--repeat", "2"];
+    let text = succeed(&[&arguments[..], &sizes[..]].concat());
+    let document: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let keys: Vec<&String> = document.as_object().unwrap().keys().collect();
+    assert_eq!(keys, ["machine", "rows"]);
+    let rows = document["rows"].as_array().unwrap();
+    for row in rows {
+        let keys: Vec<&String> = row.as_object().unwrap().keys().collect();
+        assert_eq!(keys, ["case", "n", "depth", "culet", "peer", "ratio", "spread"]);
+        assert!(row["peer"].is_null() && row["ratio"].is_null(), "{row}");
+        let value = &row["culet"];
+        assert!(value.is_null() || value.as_f64().unwrap() > 0.0, "{row}");
+    }
+    let n_of = |case: &str| rows.iter().filter(|r| r["case"] == case).count();
+    let counts = ["prefill", "decode", "bandwidth_share", "open_ms", "first_token_ms"].map(n_of);
+    assert_eq!(counts, [2, 2, 2, 1, 1]);
+    assert_eq!((n_of("rss_anon_mib"), n_of("picture_ms"), n_of("sound_rtf")), (1, 0, 0));
+    let lines = std::fs::read_to_string(&csv).unwrap();
+    assert_eq!(lines.lines().count(), 1 + rows.len());
+}
