@@ -116,7 +116,7 @@ impl ModelArgs {
 }
 
 /// Returns the files of encoders beside a model that have its width, by name.
-fn fitting_mmproj(model: &Path) -> Result<Vec<PathBuf>> {
+pub(crate) fn fitting_mmproj(model: &Path) -> Result<Vec<PathBuf>> {
     let folder = match model.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),
@@ -150,7 +150,7 @@ fn files(folder: &Path, pleases: impl Fn(&str) -> bool) -> Vec<PathBuf> {
     paths
 }
 
-fn shipped_model() -> Result<PathBuf> {
+pub(crate) fn shipped_model() -> Result<PathBuf> {
     let named = env::var_os(MODELS_VARIABLE).map(PathBuf::from);
     let program = env::current_exe().ok();
     let program = program.iter().flat_map(|path| path.ancestors().skip(1));

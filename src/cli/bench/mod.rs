@@ -20,7 +20,7 @@ pub(crate) use run::run;
 /// What `bench` is told.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// GGUF file of the text model [default: the small one of this repository]
+    /// GGUF file of the text model [default: the small one that ships]
     #[arg(long, value_name = "FILE")]
     model: Option<PathBuf>,
     /// GGUF file of its encoders, to measure pictures and sounds

@@ -4,9 +4,7 @@
 //! Invariant: opening and memory come first, while nothing else is loaded.
 
 use std::path::Path;
-use std::path::PathBuf;
 
-use culet::Error;
 use culet::Result;
 use culet::engine::Engine;
 use culet::engine::EngineOptions;
@@ -23,11 +21,10 @@ use crate::cli::bench::report;
 use crate::cli::bench::speed;
 use crate::cli::bench::speed::Wanted;
 use crate::cli::bench::synthesize;
+use crate::cli::model::fitting_mmproj;
+use crate::cli::model::shipped_model;
 use crate::cli::print;
 use crate::cli::print::Progress;
-
-const SHIPPED_MODEL: &str = "models/tiny/culet-tiny-q4_0.gguf";
-const SHIPPED_MMPROJ: &str = "models/tiny/mmproj-culet-tiny-q8_0.gguf";
 
 /// Measures, or writes a file to measure.
 pub(crate) fn run(args: Args) -> Result<()> {
@@ -36,7 +33,11 @@ pub(crate) fn run(args: Args) -> Result<()> {
     }
     let (model, mmproj) = match &args.model {
         Some(model) => (model.clone(), args.mmproj.clone()),
-        None => (shipped(SHIPPED_MODEL)?, Some(shipped(SHIPPED_MMPROJ)?)),
+        None => {
+            let model = shipped_model()?;
+            let mmproj = fitting_mmproj(&model)?.pop();
+            (model, mmproj)
+        }
     };
     let n_threads = match args.threads {
         0 => std::thread::available_parallelism().map_or(1, usize::from),
@@ -81,12 +82,4 @@ pub(crate) fn run(args: Args) -> Result<()> {
         true => print::json(&report::document(&machine, &rows)),
         false => print::result(&report::table(&machine, &rows)),
     }
-}
-
-/// Finds a file of this repository, from here or from where the program lies.
-fn shipped(name: &str) -> Result<PathBuf> {
-    let program = std::env::current_exe().ok();
-    let above = program.iter().flat_map(|p| p.ancestors()).map(|p| p.join(name));
-    let found = std::iter::once(PathBuf::from(name)).chain(above).find(|p| p.is_file());
-    found.ok_or_else(|| Error::input(format!("{name} is not here; name a model file with --model")))
 }
