@@ -23,7 +23,8 @@ use crate::cli::bench::report::Row;
 
 /// Soft tokens of a picture.
 pub(super) const PICTURE_TOKENS: u32 = 280;
-const PICTURE_SIDE: u32 = 768;
+/// Sides of a picture that has just as many without being stretched.
+const PICTURE_SIDES: [u32; 2] = [960, 672];
 const SOUND_SECONDS: usize = 10;
 const SOUND_RATE_HZ: u32 = 16_000;
 /// Soft tokens of a sound may differ by this many at its end.
@@ -96,14 +97,15 @@ fn check(what: &str, ours: usize, peers: usize, apart_max: usize) -> Result<()> 
 /// Returns a picture of smooth colours and some noise.
 fn frame(seed: u64) -> Result<Frame> {
     let mut random = Random(seed);
-    let mut rgb = Vec::with_capacity((PICTURE_SIDE * PICTURE_SIDE * 3) as usize);
-    for y in 0..PICTURE_SIDE {
-        for x in 0..PICTURE_SIDE {
+    let [width, height] = PICTURE_SIDES;
+    let mut rgb = Vec::with_capacity((width * height * 3) as usize);
+    for y in 0..height {
+        for x in 0..width {
             let noise = (random.next() & 31) as u32;
             rgb.extend([x / 4 + noise, y / 4 + noise, (x + y) / 8 + noise].map(|v| v as u8));
         }
     }
-    Frame::new(PICTURE_SIDE, PICTURE_SIDE, rgb)
+    Frame::new(width, height, rgb)
 }
 
 /// Returns a gliding tone and some noise.

@@ -13,6 +13,7 @@ use culet::Error;
 use culet::Frame;
 use culet::Result;
 use culet::TokenId;
+use llama_cpp_2::LogOptions;
 use llama_cpp_2::context::LlamaContext;
 use llama_cpp_2::context::params::LlamaContextParams;
 use llama_cpp_2::llama_backend::LlamaBackend;
@@ -25,6 +26,7 @@ use llama_cpp_2::mtmd::MtmdContextParams;
 use llama_cpp_2::mtmd::MtmdInputChunkType;
 use llama_cpp_2::mtmd::MtmdInputText;
 use llama_cpp_2::mtmd::mtmd_default_marker;
+use llama_cpp_2::send_logs_to_tracing;
 use llama_cpp_2::token::LlamaToken;
 
 /// Tokens that are given at once, as its own benchmark does.
@@ -45,8 +47,8 @@ pub(super) struct Peer {
 impl Peer {
     /// Opens a file.
     pub(super) fn open(path: &Path) -> Result<Self> {
-        let mut backend = LlamaBackend::init().map_err(|e| failed("start", e))?;
-        backend.void_logs();
+        send_logs_to_tracing(LogOptions::default().with_logs_enabled(false));
+        let backend = LlamaBackend::init().map_err(|e| failed("start", e))?;
         let options = LlamaModelParams::default().with_n_gpu_layers(0).with_use_mmap(true);
         let model = LlamaModel::load_from_file(&backend, path, &options);
         let model = model.map_err(|e| failed("model", e))?;
