@@ -177,9 +177,10 @@ fn boxes_agree(expect: &str, said: &str) -> bool {
         return false;
     };
     wanted.len() == got.len()
-        && wanted.iter().zip(&got).all(|(a, b)| {
-            a["label"] == b["label"] && overlap(&corners(a), &corners(b)) >= 0.5
-        })
+        && wanted
+            .iter()
+            .zip(&got)
+            .all(|(a, b)| a["label"] == b["label"] && overlap(&corners(a), &corners(b)) >= 0.5)
 }
 
 fn corners(item: &Value) -> [f64; 4] {
