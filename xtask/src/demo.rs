@@ -43,8 +43,19 @@ pub(crate) fn run(root: &Path) -> Result<(), String> {
             .ok_or_else(|| format!("{manifest} has no {task} example with {kind}"))?;
         let file = format!("{EXAMPLE_FOLDER}/{}", example.file);
         let option = format!("--{kind}");
-        let arguments =
-            ["run", "--model", &model, "--mmproj", &mmproj, &option, &file, &example.prompt];
+        let arguments = [
+            "run",
+            "--model",
+            &model,
+            "--mmproj",
+            &mmproj,
+            "--greedy",
+            "--budget",
+            "70",
+            &option,
+            &file,
+            &example.prompt,
+        ];
         ask(root, title, &arguments, &example.expected)?;
     }
     println!("\nNext: target/release/culet --help");
