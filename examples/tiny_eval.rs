@@ -31,6 +31,7 @@ const BUDGET: u32 = 70;
 /// No held-out answer is longer.
 const TOKENS_MAX: usize = 80;
 
+#[expect(clippy::print_stderr, reason = "an example speaks on stderr")]
 fn main() {
     if let Err(error) = run() {
         eprintln!("error: {error}");

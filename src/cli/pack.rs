@@ -119,10 +119,10 @@ fn plan<'a>(gguf: &'a Gguf, h: &HParams) -> Result<Vec<Plan<'a>>> {
         };
         plans.push(Plan { name: &info.name, info, packed });
     }
-    if let (None, Some(info)) = (gguf.tensor(HEAD), gguf.tensor(EMBEDDING)) {
-        if let Some(dtype) = packs(gguf, info)? {
-            plans.push(Plan { name: HEAD, info, packed: Some(dtype) });
-        }
+    if let (None, Some(info)) = (gguf.tensor(HEAD), gguf.tensor(EMBEDDING))
+        && let Some(dtype) = packs(gguf, info)?
+    {
+        plans.push(Plan { name: HEAD, info, packed: Some(dtype) });
     }
     Ok(plans)
 }

@@ -5,7 +5,9 @@
 
 mod machine;
 mod media;
-#[cfg_attr(not(feature = "reference"), path = "no_peer.rs")]
+#[cfg(not(feature = "reference"))]
+mod no_peer;
+#[cfg(feature = "reference")]
 mod peer;
 mod random;
 mod report;
@@ -15,6 +17,8 @@ mod synthesize;
 
 use std::path::PathBuf;
 
+#[cfg(not(feature = "reference"))]
+use no_peer as peer;
 pub(crate) use run::run;
 
 /// What `bench` is told.
