@@ -50,6 +50,11 @@ impl Ear {
         })
     }
 
+    /// Returns the machine.
+    pub(super) fn machine(&self) -> &Machine {
+        &self.machine
+    }
+
     /// Takes in sound; [`listen`](Self::listen) then tells the machine, block by block.
     ///
     /// # Errors

@@ -3,6 +3,7 @@
 //! Out: actions such as "feed these samples", "guess the end", "stop the speaker"; text.
 //! - `machine`: turn-taking without computing; `turn`: endpointing; `option`, `event`: its values
 //! - `ear`: sound to the machine; `dictation`: speech to text, segment by segment
+//! - `talk`: the machine's decisions carried out on a session; `reply`: one answer on its way
 //!
 //! Invariant: nothing here reads a clock, a device or a file.
 
@@ -11,6 +12,8 @@ mod ear;
 mod event;
 mod machine;
 mod option;
+mod reply;
+mod talk;
 mod turn;
 
 pub use dictation::Dictation;
@@ -26,3 +29,6 @@ pub use machine::Machine;
 pub use option::BargeIn;
 pub use option::Mode;
 pub use option::TurnOptions;
+pub use talk::Talk;
+pub use talk::TalkEvent;
+pub use talk::TalkSink;

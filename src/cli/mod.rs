@@ -49,6 +49,8 @@ pub(crate) enum Verb {
     Transcribe(voice::transcribe::Args),
     /// Write down what is said in a sound, and what it means in another language
     Translate(voice::transcribe::TranslateArgs),
+    /// Hold a spoken conversation
+    Voice(Box<voice::talk::Args>),
 }
 
 impl Verb {
@@ -62,6 +64,7 @@ impl Verb {
             Self::Show(args) => show::run(args),
             Self::Transcribe(args) => voice::transcribe::run(&args),
             Self::Translate(args) => voice::transcribe::run_translate(&args),
+            Self::Voice(args) => voice::talk::run(&args),
         }
     }
 }

@@ -34,6 +34,8 @@ pub(super) struct Hearing {
     mel: MelStream,
     stream: AudioStream,
     n_in_segment: usize,
+    /// Whether the next sample begins a segment.
+    closes: bool,
     n_samples: u64,
 }
 
@@ -44,6 +46,7 @@ impl Hearing {
             mel: MelStream::new(),
             stream: AudioStream::new(encoder, backend)?,
             n_in_segment: 0,
+            closes: false,
             n_samples: 0,
         })
     }
@@ -58,7 +61,12 @@ impl Hearing {
         self.resampler = None;
         self.mel.reset();
         self.stream.reset();
-        (self.n_in_segment, self.n_samples) = (0, 0);
+        (self.n_in_segment, self.closes, self.n_samples) = (0, false, 0);
+    }
+
+    /// Lets the next sample begin a segment, if the open one has any.
+    pub(super) fn close_segment(&mut self) {
+        self.closes = self.n_in_segment > 0;
     }
 
     /// Takes a block of sound at any rate; all blocks of one sound have the same.
@@ -82,7 +90,8 @@ impl Hearing {
     fn samples(&mut self, mut samples: &[f32], backend: &mut Backend) -> Result<Vec<Heard>> {
         let mut heard = Vec::new();
         while !samples.is_empty() {
-            if self.n_in_segment == SEGMENT_SAMPLES_MAX {
+            let closes = std::mem::take(&mut self.closes);
+            if closes || self.n_in_segment == SEGMENT_SAMPLES_MAX {
                 heard.push(Heard::Soft(self.stream.finish(backend)?));
                 heard.push(Heard::NextSegment);
                 self.mel.reset();

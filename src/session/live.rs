@@ -89,6 +89,15 @@ impl Session {
         self.take_in(heard?)
     }
 
+    /// Ends the open segment, for example in a pause: sound that follows begins another.
+    ///
+    /// # Errors
+    /// `Input` if no sound was begun.
+    pub fn close_segment(&mut self) -> Result<()> {
+        self.hearing.as_mut().filter(|_| self.live.is_some()).ok_or_else(no_sound)?.close_segment();
+        Ok(())
+    }
+
     fn take_in(&mut self, heard: Vec<Heard>) -> Result<()> {
         let mut live = self.live.take().ok_or_else(no_sound)?;
         let result = heard.into_iter().try_for_each(|h| self.take_one(&mut live, h));

@@ -160,3 +160,93 @@ fn wrong_sounds_say_what_to_do() {
     let output = culet(&["translate", "--audio", SOUND]);
     assert_eq!(output.status.code(), Some(2));
 }
+
+/// Returns what `run` makes of a whole sound.
+fn asked(sound: &str, extra: &[&str]) -> Value {
+    let words = ["run", "-t", "1", "--json", "--greedy", "-n", "40", "--audio", sound];
+    json_of(&[&words[..], extra].concat())
+}
+
+/// Returns the only turn of a conversation about a sound.
+fn talked(sound: &str, extra: &[&str]) -> Value {
+    let words = ["voice", "-t", "1", "--json", "--greedy", "-n", "40", "--audio", sound];
+    let found = json_of(&[&words[..], extra].concat());
+    assert_eq!(found["turns"].as_array().unwrap().len(), 1, "{found}");
+    found["turns"][0].clone()
+}
+
+#[test]
+fn a_spoken_turn_is_answered_like_the_whole_sound() {
+    let tools = ["--tools", "models/tiny/tools.json"];
+    let mut n_calls = 0;
+    for index in 0..4 {
+        let sound = format!("models/tiny/heldout/sounds/seen0{index}.flac");
+        // Without an end in a pause, the turn is the sound from its first word's pre-roll on.
+        let waits = ["--guess", "0", "--silence", "10000"];
+        let turn = talked(&sound, &[&tools[..], &waits].concat());
+        let seconds = samples(&sound).len() as f64 / 16_000.0;
+        assert!((turn["to_s"].as_f64().unwrap() - seconds).abs() < 1e-3, "{turn}");
+        if turn["from_s"] == 0.0 {
+            let whole = asked(&sound, &tools);
+            assert_eq!(turn["text"].as_str().unwrap(), whole["text"].as_str().unwrap().trim());
+            assert_eq!(turn["tool_calls"], whole["tool_calls"]);
+            assert_eq!(turn["answer_tokens"], whole["tokens"]["answer"]);
+            n_calls += whole["tool_calls"].as_array().unwrap().len();
+        }
+    }
+    assert!(n_calls > 0, "no sound was compared");
+}
+
+#[test]
+fn a_guessed_end_changes_no_answer() {
+    let tools = ["--tools", "models/tiny/tools.json", "--silence", "400"];
+    let sound = "models/tiny/heldout/sounds/seen00.flac";
+    let guessed = talked(sound, &[&tools[..], &["--guess", "200"]].concat());
+    let again = talked(sound, &[&tools[..], &["--guess", "200"]].concat());
+    assert_eq!(guessed["tool_calls"], again["tool_calls"]);
+    assert_eq!(guessed["text"], again["text"]);
+    assert!(guessed["first_token_ms"].as_f64().unwrap() > 0.0);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_tool_is_carried_out_and_the_answer_goes_on() {
+    let scratch = crate::program::Scratch::new("tool");
+    let log = scratch.path("arguments.json");
+    let tools = ["--tools", "models/tiny/tools.json"];
+    let call = talked(SOUND, &tools)["tool_calls"][0].clone();
+    let name = call["name"].as_str().unwrap();
+    let command = format!("{name}=tee {log}");
+    let turn = talked(SOUND, &[&tools[..], &["--tool", &command]].concat());
+    assert_eq!(turn["tool_calls"][0], call);
+    let told: Value = serde_json::from_slice(&std::fs::read(log).unwrap()).unwrap();
+    assert_eq!(told, call["arguments"]);
+    let n_alone = talked(SOUND, &tools)["answer_tokens"].as_u64().unwrap();
+    assert!(turn["answer_tokens"].as_u64().unwrap() > n_alone, "{turn}");
+    let missing = format!("{name}=./no/such/command");
+    let turn = talked(SOUND, &[&tools[..], &["--tool", &missing]].concat());
+    assert!(turn["answer_tokens"].as_u64().unwrap() > n_alone, "{turn}");
+}
+
+#[test]
+fn turn_after_turn_is_heard_from_a_pipe() {
+    let mut long = Vec::new();
+    for index in [0, 1] {
+        long.extend(samples(&format!("models/tiny/heldout/sounds/seen0{index}.flac")));
+        long.extend(vec![0.0; 24_000]);
+    }
+    let words = ["voice", "-t", "1", "--json", "--greedy", "-n", "30", "--stdin"];
+    let tools = ["--tools", "models/tiny/tools.json"];
+    let found = json(&fed(&[&words[..], &tools].concat(), raw(&long)));
+    let turns = found["turns"].as_array().unwrap();
+    assert!(turns.len() >= 2, "{found}");
+    assert!(turns[1]["from_s"].as_f64() > turns[0]["to_s"].as_f64(), "{found}");
+}
+
+#[test]
+fn noise_is_no_turn() {
+    let mut random = Rng(9);
+    let noise = (0..64_000).map(|_| (random.next() % 1000) as f32 / 1e5 - 0.005);
+    let found = json(&fed(&["voice", "--stdin", "--json"], raw(&noise.collect::<Vec<_>>())));
+    assert_eq!(found["turns"].as_array().unwrap().len(), 0, "{found}");
+}

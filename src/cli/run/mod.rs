@@ -19,6 +19,8 @@ use std::io::IsTerminal;
 use culet::Result;
 
 pub(crate) use attach::PictureArgs;
+pub(crate) use option::OpeningArgs;
+pub(crate) use option::SamplingArgs;
 
 use crate::cli::model::ModelArgs;
 

@@ -22,7 +22,7 @@ use crate::cli::model::KvKind;
 
 /// How a conversation begins.
 #[derive(clap::Args)]
-pub(super) struct OpeningArgs {
+pub(crate) struct OpeningArgs {
     /// Instructions for the whole conversation
     #[arg(short, long, value_name = "TEXT")]
     system: Option<String>,
@@ -39,7 +39,7 @@ impl OpeningArgs {
     ///
     /// # Errors
     /// `Io` or `Input` if the tools cannot be read.
-    pub(super) fn conversation(&self) -> Result<Conversation> {
+    pub(crate) fn conversation(&self) -> Result<Conversation> {
         let system = self.system.iter().map(|text| Message::text(Role::System, text));
         let mut conversation = Conversation::new(system.collect());
         conversation.thinking = self.think;
@@ -56,7 +56,7 @@ impl OpeningArgs {
 
 /// How tokens are chosen, and how many.
 #[derive(clap::Args)]
-pub(super) struct SamplingArgs {
+pub(crate) struct SamplingArgs {
     /// Flatten (above 1) or sharpen the choice; 0 takes the best token
     #[arg(long, value_name = "T", default_value = "1.0")]
     temp: f32,
@@ -91,12 +91,12 @@ pub(super) struct SamplingArgs {
 
 impl SamplingArgs {
     /// Returns the most tokens of one answer.
-    pub(super) fn n_max(&self) -> usize {
+    pub(crate) fn n_max(&self) -> usize {
         self.max_tokens.map_or(usize::MAX, |n| n as usize)
     }
 
     /// Returns where the random numbers begin.
-    pub(super) fn seed(&self) -> u64 {
+    pub(crate) fn seed(&self) -> u64 {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
         self.seed.unwrap_or_else(|| now.map_or(0, |t| u64::from(t.subsec_nanos())))
     }
@@ -105,7 +105,7 @@ impl SamplingArgs {
     ///
     /// # Errors
     /// As for [`Session::new`].
-    pub(super) fn session(&self, engine: &Arc<Engine>, seed: u64) -> Result<Session> {
+    pub(crate) fn session(&self, engine: &Arc<Engine>, seed: u64) -> Result<Session> {
         let most = engine.decoder().hparams().n_ctx_train;
         if self.ctx > most {
             log::info!("--ctx is {}; this model takes {most}", self.ctx);

@@ -1,0 +1,260 @@
+//! `culet voice`: a spoken conversation.
+//! In: sound from a file or a pipe. Out: answers and calls on stdout, what happens on stderr.
+//! Invariant: a file or a pipe waits while an answer is made, so that nothing of it is missed.
+
+use std::time::Duration;
+use std::time::Instant;
+
+use culet::Result;
+use culet::assistant::Input;
+use culet::assistant::State;
+use culet::assistant::Talk;
+use culet::assistant::TalkEvent;
+use culet::assistant::TurnOptions;
+use culet::text::Content;
+use serde_json::Value;
+use serde_json::json;
+
+use crate::cli::model::ModelArgs;
+use crate::cli::print;
+use crate::cli::run::OpeningArgs;
+use crate::cli::run::SamplingArgs;
+use crate::cli::voice::sound::SoundArgs;
+use crate::cli::voice::tool;
+use crate::cli::voice::tool::ToolCommand;
+
+/// Sound of one soft token, in milliseconds.
+const TOKEN_MS: usize = 40;
+
+/// What `voice` is told.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    sound: SoundArgs,
+    #[command(flatten)]
+    opening: OpeningArgs,
+    /// Carry out calls of a tool with a command: arguments as JSON on its stdin; repeatable
+    #[arg(long, value_name = "NAME=COMMAND", value_parser = tool::parse)]
+    tool: Vec<ToolCommand>,
+    /// Longest that such a command may take, in seconds
+    #[arg(long, value_name = "SECONDS", default_value = "10")]
+    tool_limit: u32,
+    /// Silence that ends a turn, in milliseconds
+    #[arg(long, value_name = "MS", default_value = "700")]
+    silence: u32,
+    /// Silence after which an answer is begun unheard, in milliseconds; 0 for never
+    #[arg(long, value_name = "MS", default_value = "250")]
+    guess: u32,
+    #[command(flatten)]
+    sampling: SamplingArgs,
+    #[command(flatten)]
+    model: ModelArgs,
+    /// Write one JSON document at the end: turns with times, text and calls
+    #[arg(long)]
+    json: bool,
+}
+
+/// Holds the conversation.
+pub(crate) fn run(args: &Args) -> Result<()> {
+    let Some(blocks) = args.sound.open()? else {
+        print::usage("nothing to listen to: give --audio or --stdin");
+    };
+    let opening = args.opening.conversation()?;
+    let engine = args.model.open(true)?;
+    let session = args.sampling.session(&engine, args.sampling.seed())?;
+    let turn_ms = u32::try_from(session.n_ctx() / 2 * TOKEN_MS).unwrap_or(u32::MAX);
+    let options = TurnOptions {
+        guess_silence_ms: args.guess.min(args.silence),
+        end_silence_ms: args.silence,
+        turn_ms_max: turn_ms.clamp(1_000, TurnOptions::default().turn_ms_max),
+        ..TurnOptions::default()
+    };
+    let start = Instant::now();
+    let talk = Talk::new(session, opening, &options, (false, args.sampling.n_max()), 0)?;
+    let mut hall = Hall { args, talk, page: Page::new(args.json), start };
+    print::say("listening");
+    for pcm in blocks {
+        hall.talk.push(&pcm?)?;
+        while hall.listen()? {}
+    }
+    hall.finish()
+}
+
+/// The conversation and who writes it down.
+struct Hall<'a> {
+    args: &'a Args,
+    talk: Talk,
+    page: Page,
+    start: Instant,
+}
+
+impl Hall<'_> {
+    fn now_ns(&self) -> u64 {
+        u64::try_from(self.start.elapsed().as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    /// Hears a block; an answer to a turn that is over is made to its end.
+    fn listen(&mut self) -> Result<bool> {
+        let now_ns = self.now_ns();
+        let has_heard = self.talk.listen(now_ns, &mut |event| self.page.write(event))?;
+        match self.talk.state() {
+            State::Guessing => {
+                self.step()?;
+            }
+            State::Answering => self.answer()?,
+            State::Asleep | State::Deaf | State::Listening | State::Hearing => {}
+        }
+        Ok(has_heard)
+    }
+
+    fn step(&mut self) -> Result<bool> {
+        let now_ns = self.now_ns();
+        self.talk.step(now_ns, &mut |event| self.page.write(event))
+    }
+
+    fn answer(&mut self) -> Result<()> {
+        while self.talk.state() == State::Answering {
+            if !self.step()? && !self.call()? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Carries out the calls that wait; `false` if there are none.
+    fn call(&mut self) -> Result<bool> {
+        let calls = self.talk.calls().to_vec();
+        if calls.is_empty() {
+            return Ok(false);
+        }
+        for call in &calls {
+            self.page.call(&call.to_json())?;
+        }
+        let is_known = calls.iter().any(|call| tool::find(&self.args.tool, call).is_some());
+        if !is_known || !self.talk.may_call() {
+            let now_ns = self.now_ns();
+            self.talk.leave_calls(now_ns, &mut |event| self.page.write(event))?;
+            return Ok(true);
+        }
+        let limit = Duration::from_secs(self.args.tool_limit.into());
+        let results = calls.iter().map(|call| match tool::find(&self.args.tool, call) {
+            Some(tool) => tool.run(call, limit),
+            None => Content::Value(json!({ "error": "there is no such tool" })),
+        });
+        self.talk.results(results.collect())?;
+        Ok(true)
+    }
+
+    fn finish(mut self) -> Result<()> {
+        let now_ns = self.now_ns();
+        // What is left are less samples than a block, and blocks that end no turn by themselves.
+        self.talk.finish(now_ns, &mut |event| self.page.write(event))?;
+        self.answer()?;
+        let now_ns = self.now_ns();
+        self.talk.tell(now_ns, Input::Tick, &mut |event| self.page.write(event))?;
+        let (counters, n_wasted) = (self.talk.counters(), self.talk.n_wasted());
+        log::info!(
+            "{} turns, {} ends guessed, {} taken back, {n_wasted} tokens wasted",
+            counters.turns,
+            counters.guesses,
+            counters.rollbacks
+        );
+        if counters.turns == 0 {
+            print::say("no speech was heard");
+        }
+        self.page.finish(json!({
+            "guesses": counters.guesses,
+            "rollbacks": counters.rollbacks,
+            "false_starts": counters.false_starts,
+            "wasted_tokens": n_wasted,
+        }))
+    }
+}
+
+/// What was said, as lines or as one document.
+struct Page {
+    is_json: bool,
+    /// When the end that is answered was decided.
+    ended_at: Option<Instant>,
+    first_token_ms: Option<f64>,
+    times_s: [f64; 2],
+    text: String,
+    calls: Vec<Value>,
+    turns: Vec<Value>,
+}
+
+impl Page {
+    fn new(is_json: bool) -> Self {
+        let (text, calls, turns) = (String::new(), Vec::new(), Vec::new());
+        let (ended_at, first_token_ms, times_s) = (None, None, [0.0; 2]);
+        Self { is_json, ended_at, first_token_ms, times_s, text, calls, turns }
+    }
+
+    fn write(&mut self, event: TalkEvent<'_>) -> Result<()> {
+        match event {
+            TalkEvent::SpeechBegan { .. } => print::say("hearing"),
+            TalkEvent::EndGuessed => self.ended_at = Some(Instant::now()),
+            TalkEvent::TakenBack { n_wasted } => {
+                log::info!("the speaker goes on; {n_wasted} tokens wasted");
+                (self.ended_at, self.first_token_ms) = (None, None);
+            }
+            TalkEvent::Discarded => print::say("listening"),
+            TalkEvent::TurnEnded { from_s, to_s, is_guessed } => {
+                self.times_s = [from_s, to_s];
+                if !is_guessed {
+                    self.ended_at = Some(Instant::now());
+                }
+                print::say(&format!("heard {:.1} s", to_s - from_s));
+            }
+            TalkEvent::FirstToken => {
+                let ended_at = self.ended_at.take();
+                self.first_token_ms = ended_at.map(|at| at.elapsed().as_secs_f64() * 1e3);
+            }
+            TalkEvent::Said { text, .. } => {
+                self.text.push_str(text);
+                if !self.is_json {
+                    print::result(text)?;
+                }
+            }
+            TalkEvent::AnswerEnded { n_tokens } => self.end(n_tokens)?,
+            TalkEvent::Silence | TalkEvent::OpenMicrophone | TalkEvent::Asleep => {}
+        }
+        Ok(())
+    }
+
+    fn call(&mut self, call: &Value) -> Result<()> {
+        self.calls.push(call.clone());
+        match self.is_json {
+            true => Ok(()),
+            false => print::json(call),
+        }
+    }
+
+    fn end(&mut self, n_tokens: usize) -> Result<()> {
+        if !self.is_json && !self.text.is_empty() {
+            print::result("\n")?;
+        }
+        let rounded = |x: f64| (x * 1e3).round() / 1e3;
+        let [from_s, to_s] = self.times_s.map(rounded);
+        let first_token_ms = self.first_token_ms.take();
+        if let Some(ms) = first_token_ms {
+            print::say(&format!("first token {ms:.0} ms after the end of speech was decided"));
+        }
+        self.turns.push(json!({
+            "from_s": from_s,
+            "to_s": to_s,
+            "text": std::mem::take(&mut self.text).trim(),
+            "tool_calls": std::mem::take(&mut self.calls),
+            "answer_tokens": n_tokens,
+            "first_token_ms": first_token_ms.map(rounded),
+        }));
+        Ok(())
+    }
+
+    fn finish(self, counts: Value) -> Result<()> {
+        match self.is_json {
+            true => print::json(&json!({ "turns": self.turns, "counts": counts })),
+            false => Ok(()),
+        }
+    }
+}
