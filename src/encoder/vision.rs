@@ -20,6 +20,7 @@ use crate::ggml::Call;
 use crate::ggml::DType;
 use crate::ggml::GraphBuilder;
 use crate::ggml::Plan;
+use crate::ggml::Port;
 use crate::ggml::Split;
 use crate::ggml::Tensor;
 use crate::kernel::attend;
@@ -33,6 +34,8 @@ use crate::model::encoders::VisionWeights;
 const ROPE_BASE: f32 = 100.0;
 /// Patches of a picture at the largest token budget.
 pub const PATCHES_MAX: usize = 1120 * POOL_SIDE_PATCHES * POOL_SIDE_PATCHES;
+/// What threads need besides: packed panels, tiles, tables.
+const SCRATCH_BYTES: usize = 4 << 20;
 /// Most parts that the feed-forward block is computed in, to bound its memory.
 const PARTS_MAX: usize = 8;
 /// Fewest patches of a part: each part unpacks the weights anew.
@@ -69,8 +72,9 @@ impl VisionEncoder {
     /// Returns the most bytes that encoding `n_patches` takes beside the weights.
     pub fn activation_bytes(&self, n_patches: usize) -> usize {
         let h = &self.weights.hparams;
-        let part = part_len(n_patches) * h.n_ff * 3;
-        (n_patches * (h.n_embd * 8 + PATCH_VALUES) + part) * size_of::<f32>()
+        // Gate, up, their product, and that once more as the last product packs it.
+        let part = part_len(n_patches) * h.n_ff * 4;
+        (n_patches * (h.n_embd * 8 + 2 * PATCH_VALUES) + part) * size_of::<f32>() + SCRATCH_BYTES
     }
 
     /// Encodes one picture.
@@ -80,20 +84,25 @@ impl VisionEncoder {
     /// values do not fit; `Cancelled` if the backend was told to stop.
     pub fn encode(&self, patches: &Patches, backend: &mut Backend) -> Result<SoftTokens> {
         self.check(patches)?;
-        let g = GraphBuilder::new(64 + self.weights.layers.len() * 128, backend)?;
-        let (x, patches_port) = g.input(DType::F32, &[PATCH_VALUES, patches.n()])?;
-        let x = self.embed_patches(&g, x, patches)?;
-        let x = self.layers(&g, x, patches)?;
-        let x = pool(&g, x, patches.n_x)?;
-        let x = embedder::embed(&g, x, &self.weights.embedder, self.weights.hparams.eps)?;
-        let out = g.output(x);
-        let mut plan = Plan::new(g, backend)?;
-        plan.write_f32(patches_port, &patches.data)?;
+        let (mut plan, input, out) = self.plan(patches, backend)?;
+        plan.write_f32(input, &patches.data)?;
         plan.compute(backend)?;
         let n_embd = self.n_embd();
         let mut data = vec![0.0; patches.n_soft_tokens() * n_embd];
         plan.read_f32(out, 0, &mut data)?;
         Ok(SoftTokens { data, n_embd })
+    }
+
+    /// Builds the graph of one picture; returns where patches go and soft tokens come from.
+    fn plan(&self, patches: &Patches, backend: &Backend) -> Result<(Plan, Port, Port)> {
+        let g = GraphBuilder::new(64 + self.weights.layers.len() * 128, backend)?;
+        let (x, input) = g.input(DType::F32, &[PATCH_VALUES, patches.n()])?;
+        let x = self.embed_patches(&g, x, patches)?;
+        let x = self.layers(&g, x, patches)?;
+        let x = pool(&g, x, patches.n_x)?;
+        let x = embedder::embed(&g, x, &self.weights.embedder, self.weights.hparams.eps)?;
+        let out = g.output(x);
+        Ok((Plan::new(g, backend)?, input, out))
     }
 
     fn check(&self, patches: &Patches) -> Result<()> {
@@ -355,4 +364,32 @@ fn pool<'g>(g: &'g GraphBuilder, x: Tensor<'g>, n_x: usize) -> Result<Tensor<'g>
             out.iter_mut().for_each(|v| *v *= root);
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ggml::BackendOptions;
+    use crate::gguf::Gguf;
+    use crate::model::EncoderHParams;
+
+    #[test]
+    fn memory_stays_within_what_was_said() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/models/fixtures/media-mmproj.gguf");
+        let file = Gguf::open(path.as_ref()).unwrap();
+        let backend = Backend::new(&BackendOptions { n_threads: 1, gpu: None }).unwrap();
+        let hparams = EncoderHParams::read(&file, 32).unwrap();
+        let owner = Arc::clone(file.mapping());
+        let weights = VisionWeights::bind(&file, owner, &hparams, &backend).unwrap();
+        let encoder = VisionEncoder::new(weights);
+        for (n_x, n_y) in [(3, 3), (24, 24), (60, 42), (120, 84)] {
+            let n = n_x * n_y;
+            let patches = Patches { data: vec![0.5; n * PATCH_VALUES], n_x, n_y };
+            let (plan, ..) = encoder.plan(&patches, &backend).unwrap();
+            let packed = part_len(n) * encoder.weights.hparams.n_ff * size_of::<f32>();
+            let (found, said) = (plan.size_bytes() + packed, encoder.activation_bytes(n));
+            println!("{n} patches: {found} of {said} bytes");
+            assert!(found <= said, "{n} patches take {found} bytes, {said} were said");
+        }
+    }
 }

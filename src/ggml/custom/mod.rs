@@ -4,6 +4,7 @@
 
 mod call;
 mod dense;
+mod few;
 mod fused;
 mod tiles;
 

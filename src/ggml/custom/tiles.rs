@@ -2,9 +2,33 @@
 //!
 //! In: packed operands, see [`crate::kernel::tile`]. Out: sums added to a tile.
 
+use crate::ggml::tensor::DType;
 use crate::kernel::tile;
 use crate::kernel::tile::FixedTile;
 use crate::kernel::tile::FloatTile;
+
+/// Values of one register: lengths of [`Dots`] are multiples of it.
+pub(in crate::ggml) const WIDTH: usize = 16;
+
+/// Multiplies 1, 4 or 12 rows of `x`, `stride` values apart, with two rows of a weight; how long
+/// those are decides how many values count.
+pub(in crate::ggml) type Dots =
+    fn(x: &[f32], stride: usize, weight: [&[u8]; 2], sums: &mut [[f32; 2]]);
+
+/// Returns the dot products for weights of a type, if they are faster than ggml's own.
+pub(in crate::ggml) fn dots(dtype: DType) -> Option<Dots> {
+    #[cfg(target_arch = "x86_64")]
+    if is_x86_feature_detected!("avx512f") {
+        return match dtype {
+            DType::F32 => Some(avx512::dots::<{ avx512::F32 }>),
+            DType::F16 => Some(avx512::dots::<{ avx512::F16 }>),
+            DType::BF16 => Some(avx512::dots::<{ avx512::BF16 }>),
+            _ => None,
+        };
+    }
+    let _ = dtype;
+    None
+}
 
 /// Returns the fastest tile of floats.
 pub(in crate::ggml) fn float() -> FloatTile {
@@ -38,18 +62,25 @@ mod avx512 {
     use std::arch::asm;
     use std::arch::x86_64::__m512;
     use std::arch::x86_64::__m512i;
+    use std::arch::x86_64::_mm256_loadu_si256;
     use std::arch::x86_64::_mm512_add_ps;
+    use std::arch::x86_64::_mm512_castsi512_ps;
     use std::arch::x86_64::_mm512_cvtepi32_ps;
+    use std::arch::x86_64::_mm512_cvtepu16_epi32;
+    use std::arch::x86_64::_mm512_cvtph_ps;
     use std::arch::x86_64::_mm512_fmadd_ps;
     use std::arch::x86_64::_mm512_loadu_ps;
     use std::arch::x86_64::_mm512_loadu_si512;
     use std::arch::x86_64::_mm512_mul_ps;
+    use std::arch::x86_64::_mm512_reduce_add_ps;
     use std::arch::x86_64::_mm512_set1_epi32;
     use std::arch::x86_64::_mm512_set1_ps;
     use std::arch::x86_64::_mm512_setzero_ps;
     use std::arch::x86_64::_mm512_setzero_si512;
+    use std::arch::x86_64::_mm512_slli_epi32;
     use std::arch::x86_64::_mm512_storeu_ps;
 
+    use super::WIDTH;
     use crate::kernel::tile::BLOCK;
     use crate::kernel::tile::Fixed;
     use crate::kernel::tile::LANES;
@@ -57,8 +88,11 @@ mod avx512 {
     use crate::kernel::tile::ROWS;
     use crate::kernel::tile::Tile;
 
-    /// Values of one register.
-    const WIDTH: usize = 16;
+    /// Types of weights that [`dots`] widens.
+    pub(super) const F32: u8 = 0;
+    pub(super) const F16: u8 = 1;
+    pub(super) const BF16: u8 = 2;
+
     /// Registers of one row of a tile.
     const N: usize = LANES / WIDTH;
 
@@ -162,6 +196,78 @@ mod avx512 {
             }
         }
         add_to(tile, &sums);
+    }
+
+    /// [`super::Dots`] for weights of one type.
+    pub(super) fn dots<const TYPE: u8>(
+        x: &[f32],
+        stride: usize,
+        weight: [&[u8]; 2],
+        sums: &mut [[f32; 2]],
+    ) {
+        let value_bytes = if TYPE == F32 { 4 } else { 2 };
+        let len = weight[0].len() / value_bytes;
+        assert!(len.is_multiple_of(WIDTH) && weight[0].len() == weight[1].len(), "whole steps");
+        assert!(x.len() >= (sums.len() - 1) * stride + len, "rows lie in `x`");
+        let weight = weight.map(<[u8]>::as_ptr);
+        // SAFETY: this function is only handed out where the processor has AVX-512; the lengths
+        // were checked above.
+        unsafe {
+            match sums.len() {
+                12 => rows::<12, TYPE>(x.as_ptr(), stride, weight, len, sums),
+                4 => rows::<4, TYPE>(x.as_ptr(), stride, weight, len, sums),
+                1 => rows::<1, TYPE>(x.as_ptr(), stride, weight, len, sums),
+                n => unreachable!("groups of {n} rows are not made"),
+            }
+        }
+    }
+
+    /// # Safety
+    /// `M` rows of `len` values, `stride` apart, are readable at `x`, and as many values of the
+    /// type at each of `weight`.
+    #[target_feature(enable = "avx512f")]
+    unsafe fn rows<const M: usize, const TYPE: u8>(
+        x: *const f32,
+        stride: usize,
+        weight: [*const u8; 2],
+        len: usize,
+        out: &mut [[f32; 2]],
+    ) {
+        let mut sums = [[_mm512_setzero_ps(); 2]; M];
+        for at in (0..len).step_by(WIDTH) {
+            // SAFETY: `at + WIDTH <= len`, and the caller promises `len` values.
+            let w = weight.map(|w| unsafe { widen::<TYPE>(w, at) });
+            for (i, sums) in sums.iter_mut().enumerate() {
+                // SAFETY: as above.
+                let x = unsafe { _mm512_loadu_ps(x.add(i * stride + at)) };
+                for j in 0..2 {
+                    sums[j] = _mm512_fmadd_ps(x, w[j], sums[j]);
+                }
+            }
+        }
+        for (out, sums) in out.iter_mut().zip(&sums) {
+            *out = [_mm512_reduce_add_ps(sums[0]), _mm512_reduce_add_ps(sums[1])];
+        }
+    }
+
+    /// Loads values `at ..` of a row as floats.
+    ///
+    /// # Safety
+    /// `WIDTH` values of the type are readable there.
+    #[target_feature(enable = "avx512f")]
+    #[inline]
+    unsafe fn widen<const TYPE: u8>(row: *const u8, at: usize) -> __m512 {
+        // SAFETY: the caller promises that the values are readable.
+        unsafe {
+            match TYPE {
+                F32 => _mm512_loadu_ps(row.cast::<f32>().add(at)),
+                F16 => _mm512_cvtph_ps(_mm256_loadu_si256(row.cast::<u16>().add(at).cast())),
+                _ => {
+                    let half = _mm256_loadu_si256(row.cast::<u16>().add(at).cast());
+                    _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(half)))
+                }
+            }
+        }
     }
 }
 
