@@ -56,8 +56,8 @@ pub(super) fn store<'g>(f: &Frame<'g, '_>, il: usize, x: Tensor<'g>) -> Result<(
     };
     let (d, n_kv, n) = (shape.head_dim, shape.n_head_kv, x.side(1));
     let (cells, table) = f.inputs.places(shape.kind == LayerKind::Sliding);
-    let k = g.mul_mat(g.weight(&w.attn_k)?, x)?;
-    let v = g.mul_mat(g.weight(&w.attn_v)?, x)?;
+    let k = g.linear(&w.attn_k, x)?;
+    let v = g.linear(&w.attn_v, x)?;
     let k = heads(f, il, k, n_kv, &w.attn_k_norm, table)?;
     let v = g.rms_norm(g.reshape(v, &[d, n_kv * n])?, None, f.h.rms_eps)?;
     let k = g.name(g.reshape(k, &[d * n_kv, n])?, &format!("Kcur_pos-{il}"));
@@ -78,7 +78,7 @@ pub(super) fn answer<'g>(f: &Frame<'g, '_>, il: usize, x: Tensor<'g>) -> Result<
     let (_, table) = f.inputs.places(shape.kind == LayerKind::Sliding);
     let table = g.slice(table, 1, table.side(1) - n, n)?;
     let w = &f.w.layers[il];
-    let q = g.mul_mat(g.weight(&w.attn_q)?, x)?;
+    let q = g.linear(&w.attn_q, x)?;
     let q = heads(f, il, q, n_head, &w.attn_q_norm, table)?;
     let q = g.permute(g.name(q, &format!("Qcur_pos-{il}")), [0, 2, 1, 3])?;
     let (mask, n_cells) = f.inputs.mask(shape.kind == LayerKind::Sliding);

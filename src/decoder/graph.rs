@@ -197,7 +197,7 @@ fn layers<'g>(
 fn head<'g>(f: &Frame<'g, '_>, x: Tensor<'g>) -> Result<Tensor<'g>> {
     let g = f.g;
     let x = g.rms_norm(x, Some(g.weight(&f.w.output_norm)?), f.h.rms_eps)?;
-    let logits = g.mul_mat(g.weight(&f.w.output)?, g.name(x, "result_norm"))?;
+    let logits = g.linear(&f.w.output, g.name(x, "result_norm"))?;
     let logits = match f.h.logit_softcap {
         Some(cap) => g.soft_cap(logits, cap)?,
         None => logits,
@@ -215,7 +215,7 @@ fn per_layer_rows<'g>(
     let (g, h) = (f.g, f.h);
     let [n_epl, n_layers, n, _] = rows.shape().0;
     let norm = &f.w.per_layer.proj_norm;
-    let projected = g.mul_mat(g.weight(proj)?, x)?;
+    let projected = g.linear(proj, x)?;
     let projected = g.reshape(projected, &[n_epl, n_layers * n])?;
     let rows = g.reshape(rows, &[n_epl, n_layers * n])?;
     // The projection is scaled by n_embd^(-1/2) before its norm; only `eps` feels it.
@@ -235,20 +235,20 @@ fn finish<'g>(
 ) -> Result<Tensor<'g>> {
     let (g, w, eps) = (f.g, &f.w.layers[il], f.h.rms_eps);
     let heads = attention::answer(f, il, normed)?;
-    let out = g.mul_mat(g.weight(&w.attn_output)?, heads)?;
+    let out = g.linear(&w.attn_output, heads)?;
     let norm = g.weight(&w.post_attention_norm)?;
     let x = g.name(g.rms_norm_add(out, norm, x, (eps, 1.0, 1.0))?, &format!("attn_out-{il}"));
     let normed = g.rms_norm(x, Some(g.weight(&w.ffn_norm)?), eps)?;
-    let gate = g.mul_mat(g.weight(&w.ffn_gate)?, normed)?;
-    let up = g.mul_mat(g.weight(&w.ffn_up)?, normed)?;
-    let out = g.mul_mat(g.weight(&w.ffn_down)?, g.gelu_mul(gate, up)?)?;
+    let gate = g.linear(&w.ffn_gate, normed)?;
+    let up = g.linear(&w.ffn_up, normed)?;
+    let out = g.linear(&w.ffn_down, g.gelu_mul(gate, up)?)?;
     let scale = w.layer_output_scale;
     let x = g.rms_norm_add(out, g.weight(&w.post_ffw_norm)?, x, (eps, 1.0, 1.0))?;
     let block = &w.per_layer;
     let (rows, index) = per_layer.ok_or_else(|| Error::internal("no per-layer rows"))?;
-    let gate = g.mul_mat(g.weight(&block.inp_gate)?, x)?;
+    let gate = g.linear(&block.inp_gate, x)?;
     let gated = gated_slice(g, gate, rows, index)?;
-    let out = g.mul_mat(g.weight(&block.proj)?, gated)?;
+    let out = g.linear(&block.proj, gated)?;
     let x = g.rms_norm_add(out, g.weight(&block.post_norm)?, x, (eps, 1.0, scale))?;
     Ok(g.name(x, &format!("l_out-{il}")))
 }

@@ -167,7 +167,12 @@ impl Weight {
 
     /// Returns the bytes in the file's own layout, or `None` if they are packed or on a GPU.
     pub fn host_bytes(&self) -> Option<&[u8]> {
-        if self.placement != Placement::Host {
+        self.kernel_bytes().filter(|_| self.placement == Placement::Host)
+    }
+
+    /// Returns the bytes in whatever layout they have, or `None` if they are on a GPU.
+    pub(super) fn kernel_bytes(&self) -> Option<&[u8]> {
+        if self.placement == Placement::Gpu {
             return None;
         }
         // SAFETY: `map_weights` put `data` inside the owner's bytes and checked the length.

@@ -5,6 +5,7 @@
 
 use std::ffi::c_int;
 use std::ffi::c_void;
+use std::ops::Range;
 use std::panic::AssertUnwindSafe;
 use std::panic::catch_unwind;
 use std::sync::atomic::AtomicBool;
@@ -24,6 +25,8 @@ pub enum Split {
     Rows,
     /// Runs of elements in multiples of this many.
     Elements(usize),
+    /// Runs of every row's elements in multiples of this many; written with [`Call::put`].
+    Columns(usize),
     /// One thread does it all.
     One,
 }
@@ -38,6 +41,8 @@ pub struct Call<'a> {
     pub out: &'a mut [f32],
     /// Fastest side of the output.
     pub row_len: usize,
+    /// The whole output, and the columns of it that are this call's.
+    shared: (*mut f32, usize, Range<usize>),
 }
 
 impl<'a> Call<'a> {
@@ -74,6 +79,23 @@ impl<'a> Call<'a> {
         unsafe { std::slice::from_raw_parts(data.cast(), len / 2) }
     }
 
+    /// Returns the columns of every row that are this call's, with [`Split::Columns`].
+    pub fn columns(&self) -> Range<usize> {
+        self.shared.2.clone()
+    }
+
+    /// Writes elements `column ..` of `row`, which must be this call's.
+    pub fn put(&mut self, row: usize, column: usize, values: &[f32]) {
+        let (data, n_rows, columns) = &self.shared;
+        let end = column + values.len();
+        assert!(row < *n_rows && column >= columns.start && end <= columns.end, "another's part");
+        // SAFETY: the row lies in the output, and no other thread writes these columns.
+        unsafe {
+            let to = data.add(row * self.row_len + column);
+            std::ptr::copy_nonoverlapping(values.as_ptr(), to, values.len());
+        }
+    }
+
     /// Returns the number of the first row of this call's part.
     pub fn first_row(&self) -> usize {
         self.first / self.row_len
@@ -93,7 +115,7 @@ pub(in crate::ggml) struct Custom {
 fn part(split: Split, n: usize, row_len: usize, ith: usize, nth: usize) -> (usize, usize) {
     let unit = match split {
         Split::Rows => row_len,
-        Split::Elements(unit) => unit.max(1),
+        Split::Elements(unit) | Split::Columns(unit) => unit.max(1),
         Split::One => n,
     };
     let units = n.div_ceil(unit);
@@ -116,13 +138,20 @@ pub(in crate::ggml) unsafe extern "C" fn run(
         let custom = &*user.cast::<Custom>();
         let dst = &*dst;
         let row_len = dst.ne[0] as usize;
-        let n = row_len * dst.ne[1] as usize * dst.ne[2] as usize * dst.ne[3] as usize;
+        let n_rows = dst.ne[1] as usize * dst.ne[2] as usize * dst.ne[3] as usize;
+        let by_columns = matches!(custom.split, Split::Columns(_));
+        let n = if by_columns { row_len } else { row_len * n_rows };
         let (first, end) = part(custom.split, n, row_len, ith as usize, nth as usize);
         if first >= end {
             return;
         }
-        let data = dst.data.cast::<f32>().add(first);
-        (custom, dst, (first, std::slice::from_raw_parts_mut(data, end - first)))
+        let data = dst.data.cast::<f32>();
+        let (own, shared) = match by_columns {
+            true => (first..first, (data, n_rows, first..end)),
+            false => (first..end, (data, 0, 0..0)),
+        };
+        let out = std::slice::from_raw_parts_mut(data.add(own.start), own.len());
+        (custom, dst, (first, out, shared))
     };
     let n_args = dst.src.iter().take_while(|s| !s.is_null()).count();
     let mut call = Call {
@@ -131,6 +160,7 @@ pub(in crate::ggml) unsafe extern "C" fn run(
         first: out.0,
         out: out.1,
         row_len: dst.ne[0] as usize,
+        shared: out.2,
     };
     if catch_unwind(AssertUnwindSafe(|| (custom.kernel)(&mut call))).is_err() {
         custom.panicked.store(true, Ordering::Relaxed);
@@ -143,7 +173,7 @@ mod tests {
 
     #[test]
     fn parts_cover_everything_once() {
-        for split in [Split::Rows, Split::Elements(16), Split::One] {
+        for split in [Split::Rows, Split::Elements(16), Split::Columns(8), Split::One] {
             for (n, row_len) in [(7 * 5, 5), (1, 1), (4096, 4096), (33, 11)] {
                 for nth in 1..6 {
                     let mut next = 0;

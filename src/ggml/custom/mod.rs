@@ -6,6 +6,8 @@ mod call;
 mod dense;
 mod few;
 mod fused;
+mod nibbles;
+mod quant;
 mod tiles;
 
 pub use call::Call;

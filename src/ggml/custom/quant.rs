@@ -1,0 +1,228 @@
+//! Products of a 4-bit weight with tokens: one, a few, or a whole prompt.
+//!
+//! In: a weight in the mapping and rows of f32. Out: rows of f32.
+//! The weight's rows are shared among the threads, eight at a time; each thread rounds the
+//! activations for itself, so that nothing is waited for.
+//! Invariant: a row of the result depends on its own row and the weight alone, bit for bit,
+//! whatever the batch, the threads and the weight's layout.
+
+use std::sync::Arc;
+
+use crate::error::Result;
+use crate::ggml::buffer::Weight;
+use crate::ggml::custom::Call;
+use crate::ggml::custom::Split;
+use crate::ggml::custom::nibbles;
+use crate::ggml::custom::nibbles::BLOCK;
+use crate::ggml::custom::nibbles::Block;
+use crate::ggml::custom::nibbles::GROUP;
+use crate::ggml::custom::nibbles::Layout;
+use crate::ggml::graph::GraphBuilder;
+use crate::ggml::tensor::DType;
+use crate::ggml::tensor::Tensor;
+
+/// Rows of activations that are multiplied together.
+const TILE: usize = 16;
+/// Activations, in values, that stay in a core's own cache while the weight passes.
+const CHUNK: usize = 512 << 10;
+
+impl GraphBuilder {
+    /// Multiplies a weight `[k, n]` with tokens `[k, m]`, which gives `[n, m]`.
+    ///
+    /// # Errors
+    /// `Internal` if the shapes do not fit.
+    pub fn linear<'g>(&'g self, weight: &Weight, x: Tensor<'g>) -> Result<Tensor<'g>> {
+        let [k, n, ..] = weight.shape().0;
+        let fits = x.dtype() == DType::F32 && x.side(0) == k && x.shape().0[2..] == [1, 1];
+        let Some(layout) = self.layout(weight).filter(|_| fits && x.is_contiguous()) else {
+            return self.mul_rows(weight, x);
+        };
+        self.keep.borrow_mut().push(weight.keep());
+        let weight = Arc::new(weight.clone());
+        self.custom(&[n, x.side(1)], &[x], Split::Columns(GROUP), move |call| {
+            let bytes = weight.kernel_bytes().expect("the graph uses host weights alone here");
+            product(bytes, layout, k, call);
+        })
+    }
+
+    /// Returns how a weight lies in memory if the kernels of this file can multiply with it.
+    fn layout(&self, weight: &Weight) -> Option<Layout> {
+        let [k, n, a, b] = weight.shape().0;
+        let fits = weight.dtype() == DType::Q4_0
+            && k.is_multiple_of(BLOCK)
+            && n.is_multiple_of(GROUP)
+            && [a, b] == [1, 1];
+        if self.on_gpu() || !fits || !nibbles::is_fast() {
+            return None;
+        }
+        weight.host_bytes().map(|_| Layout::Rows).or(weight.kernel_bytes().map(|_| Layout::Packed))
+    }
+}
+
+/// Rows of activations, rounded, in tiles of `M`.
+struct Tiles<const M: usize> {
+    blocks: Vec<Block<M>>,
+    n_blocks: usize,
+    first_row: usize,
+}
+
+impl<const M: usize> Tiles<M> {
+    fn new(x: &[f32], k: usize, first_row: usize) -> Self {
+        let n_blocks = k / BLOCK;
+        let n_tiles = (x.len() / k).div_ceil(M);
+        let mut blocks = vec![Block::EMPTY; n_tiles * n_blocks];
+        for (i, row) in x.chunks_exact(k).enumerate() {
+            let tile = &mut blocks[i / M * n_blocks..][..n_blocks];
+            nibbles::quantize(row, i % M, tile);
+        }
+        Self { blocks, n_blocks, first_row }
+    }
+}
+
+/// Tiles of any height.
+trait Multiply {
+    /// Multiplies eight rows of a weight with every row and gives each row's eight sums.
+    fn multiply(&self, weight: &[u8], layout: Layout, put: &mut dyn FnMut(usize, &[f32; GROUP]));
+}
+
+impl<const M: usize> Multiply for Tiles<M> {
+    fn multiply(&self, weight: &[u8], layout: Layout, put: &mut dyn FnMut(usize, &[f32; GROUP])) {
+        let mut sums = [[0.0; GROUP]; M];
+        for (i, tile) in self.blocks.chunks_exact(self.n_blocks).enumerate() {
+            nibbles::product(weight, layout, tile, &mut sums);
+            for (m, sums) in sums.iter().enumerate() {
+                put(self.first_row + i * M + m, sums);
+            }
+        }
+    }
+}
+
+/// Returns the rows `x` in the fewest tiles: whole ones, and a lower one for what is left.
+fn tiles(x: &[f32], k: usize, first_row: usize) -> Vec<Box<dyn Multiply>> {
+    let (whole, rest) = x.split_at(x.len() / k / TILE * TILE * k);
+    let mut all: Vec<Box<dyn Multiply>> = Vec::new();
+    if !whole.is_empty() {
+        all.push(Box::new(Tiles::<TILE>::new(whole, k, first_row)));
+    }
+    let first_row = first_row + whole.len() / k;
+    match rest.len() / k {
+        0 => {}
+        1 => all.push(Box::new(Tiles::<1>::new(rest, k, first_row))),
+        2 => all.push(Box::new(Tiles::<2>::new(rest, k, first_row))),
+        3..=4 => all.push(Box::new(Tiles::<4>::new(rest, k, first_row))),
+        5..=8 => all.push(Box::new(Tiles::<8>::new(rest, k, first_row))),
+        9..=12 => all.push(Box::new(Tiles::<12>::new(rest, k, first_row))),
+        _ => all.push(Box::new(Tiles::<TILE>::new(rest, k, first_row))),
+    }
+    all
+}
+
+/// Multiplies this thread's rows of the weight with all rows of activations.
+fn product(bytes: &[u8], layout: Layout, k: usize, call: &mut Call<'_>) {
+    let x = call.f32(0);
+    let (columns, n_rows) = (call.columns(), x.len() / k);
+    let group_bytes = bytes.len() / call.row_len * GROUP;
+    let chunk = (CHUNK / k).next_multiple_of(TILE);
+    for (i, rows) in x.chunks(chunk * k).enumerate() {
+        let tiles = tiles(rows, k, i * chunk);
+        for column in columns.clone().step_by(GROUP) {
+            let weight = &bytes[column / GROUP * group_bytes..][..group_bytes];
+            for tiles in &tiles {
+                tiles.multiply(weight, layout, &mut |row, sums| {
+                    if row < n_rows {
+                        call.put(row, column, sums);
+                    }
+                });
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ggml::Backend;
+    use crate::ggml::BackendOptions;
+    use crate::ggml::Placement;
+    use crate::ggml::Plan;
+    use crate::ggml::Shape;
+    use crate::ggml::WeightSpec;
+    use crate::ggml::dequantize;
+    use crate::ggml::map_weights;
+    use crate::ggml::pack_rows;
+    use crate::ggml::quantize;
+
+    /// Bytes whose start the kernels accept.
+    struct Aligned(Vec<u8>, usize);
+
+    impl AsRef<[u8]> for Aligned {
+        fn as_ref(&self) -> &[u8] {
+            &self.0[self.1..]
+        }
+    }
+
+    fn wave(n: usize, step: f32) -> Vec<f32> {
+        (0..n).map(|i| (i as f32 * step).sin() * 2.0 + (i as f32 * 0.001).cos()).collect()
+    }
+
+    /// Multiplies rows `x` of `k` with a weight.
+    fn linear(
+        bytes: &[u8],
+        (k, n): (usize, usize),
+        packed: bool,
+        threads: usize,
+        x: &[f32],
+    ) -> Vec<f32> {
+        let mut backend = Backend::new(&BackendOptions { n_threads: threads, gpu: None }).unwrap();
+        let mut owner = vec![0; 64];
+        let start = owner.as_ptr().align_offset(64);
+        owner = vec![0; start];
+        owner.extend(bytes);
+        let owner = Arc::new(Aligned(owner, start));
+        let spec = WeightSpec {
+            name: "w".to_owned(),
+            dtype: DType::Q4_0,
+            shape: Shape::new(&[k, n]).unwrap(),
+            offset: 0,
+            placement: if packed { Placement::HostPacked } else { Placement::Host },
+        };
+        let weight = map_weights(owner, &[spec], &backend).unwrap().remove(0);
+        let m = x.len() / k;
+        let g = GraphBuilder::new(16, &backend).unwrap();
+        let (input, port) = g.input(DType::F32, &[k, m]).unwrap();
+        let out = g.output(g.linear(&weight, input).unwrap());
+        let mut plan = Plan::new(g, &backend).unwrap();
+        plan.write_f32(port, x).unwrap();
+        plan.compute(&mut backend).unwrap();
+        let mut got = vec![0.0; n * m];
+        plan.read_f32(out, 0, &mut got).unwrap();
+        got
+    }
+
+    #[test]
+    fn products_equal_their_formula_and_do_not_depend_on_batch_threads_or_layout() {
+        let (k, n) = (288, 128);
+        let bytes = quantize(DType::Q4_0, &wave(k * n, 0.731), k).unwrap();
+        let w = dequantize(DType::Q4_0, &bytes, k * n).unwrap();
+        let x = wave(40 * k, 0.377);
+        let all = linear(&bytes, (k, n), false, 2, &x);
+        let (mut difference, mut norm) = (0.0, 0.0);
+        for (i, got) in all.iter().enumerate() {
+            let pairs = x[i / n * k..][..k].iter().zip(&w[i % n * k..][..k]);
+            let want: f64 = pairs.map(|(a, b)| f64::from(*a) * f64::from(*b)).sum();
+            difference += (f64::from(*got) - want).powi(2);
+            norm += want * want;
+        }
+        let error = (difference / norm).sqrt();
+        assert!(error < 1e-2, "{error:.1e}");
+        if !nibbles::is_fast() {
+            return assert!(linear(&bytes, (k, n), false, 1, &x) == all, "ggml's own");
+        }
+        for (m, threads) in [(1, 1), (2, 2), (3, 3), (7, 2), (12, 1), (13, 2), (16, 3), (39, 1)] {
+            let few = linear(&bytes, (k, n), false, threads, &x[..m * k]);
+            assert!(few == all[..m * n], "{m} rows, {threads} threads");
+        }
+        let packed = pack_rows(DType::Q4_0, k, n, &bytes).unwrap().unwrap();
+        assert!(linear(&packed, (k, n), true, 2, &x) == all, "packed");
+    }
+}
