@@ -116,14 +116,20 @@ pub(super) fn bandwidth(n_threads: usize) -> f64 {
     best
 }
 
+/// Adds up, from several places at once: one alone does not keep memory busy.
 fn sum(words: &[u64]) -> u64 {
-    let mut lanes = [0_u64; 16];
-    for chunk in words.chunks_exact(16) {
-        for (lane, word) in lanes.iter_mut().zip(chunk) {
-            *lane = lane.wrapping_add(*word);
+    let quarter = words.len() / 4;
+    let parts: [&[[u64; 16]]; 4] =
+        std::array::from_fn(|i| words[i * quarter..(i + 1) * quarter].as_chunks().0);
+    let mut lanes = [[0_u64; 16]; 4];
+    for i in 0..parts[0].len() {
+        for (lanes, part) in lanes.iter_mut().zip(parts) {
+            for (lane, word) in lanes.iter_mut().zip(&part[i]) {
+                *lane = lane.wrapping_add(*word);
+            }
         }
     }
-    lanes.iter().fold(0, |a, b| a.wrapping_add(*b))
+    lanes.as_flattened().iter().fold(0, |a, b| a.wrapping_add(*b))
 }
 
 /// Returns the bytes of weights that decoding one token reads: all that are multiplied with.

@@ -249,7 +249,7 @@ mod avx512 {
         let row_bytes = blocks.len() * BLOCK_BYTES;
         let mut sums = [_mm512_setzero_ps(); M];
         for (b, block) in blocks.iter().enumerate() {
-            // What follows these eight rows will be wanted next; asking beyond the end does nothing.
+            // What follows these rows will be wanted next; asking beyond the end does nothing.
             let ahead = weight.wrapping_add(GROUP * (row_bytes + b * BLOCK_BYTES));
             for line in [0, LINE, 2 * LINE] {
                 _mm_prefetch::<_MM_HINT_T0>(ahead.wrapping_add(line).cast());
@@ -261,7 +261,7 @@ mod avx512 {
                     false => rows(weight.add(b * BLOCK_BYTES), row_bytes),
                 }
             };
-            for m in 0..M {
+            for (m, sum) in sums.iter_mut().enumerate() {
                 let words = block.bytes[m].as_chunks::<8>().0;
                 let word =
                     |i: usize| _mm512_set1_epi64(i64::from_ne_bytes(words[i].map(|v| v as u8)));
@@ -272,7 +272,7 @@ mod avx512 {
                 add_fours(&mut whole, codes[2], word(1));
                 add_fours(&mut whole, codes[3], word(3));
                 let scale = _mm512_mul_ps(scale, _mm512_set1_ps(block.scales[m]));
-                sums[m] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(whole), scale, sums[m]);
+                *sum = _mm512_fmadd_ps(_mm512_cvtepi32_ps(whole), scale, *sum);
             }
         }
         for (out, sum) in out.iter_mut().zip(sums) {
@@ -301,7 +301,7 @@ mod avx512 {
         }
     }
 
-    /// Loads one block of eight rows: values 0, 16, 8 and 24 onwards, eight of each row, and scales.
+    /// Loads one block of eight rows: values 0, 16, 8 and 24 onwards, eight of each, and scales.
     ///
     /// # Safety
     /// Eight rows of a block are readable, `row_bytes` apart.
