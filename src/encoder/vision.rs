@@ -15,6 +15,8 @@ use crate::frontend::patches::PATCH_SIDE_PX;
 use crate::frontend::patches::PATCH_VALUES;
 use crate::frontend::patches::POOL_SIDE_PATCHES;
 use crate::frontend::patches::Patches;
+use crate::frontend::pixels;
+use crate::frontend::pixels::TOKEN_BUDGETS;
 use crate::ggml::Backend;
 use crate::ggml::Call;
 use crate::ggml::DType;
@@ -75,6 +77,29 @@ impl VisionEncoder {
         // Gate, up, their product, and that once more as the last product packs it.
         let part = part_len(n_patches) * h.n_ff * 4;
         (n_patches * (h.n_embd * 8 + 2 * PATCH_VALUES) + part) * size_of::<f32>() + SCRATCH_BYTES
+    }
+
+    /// Returns the largest token budget up to `wanted` at which a picture of these sides fits into
+    /// the model's table of positions and takes at most `n_soft_max` soft tokens; the least budget
+    /// if none does.
+    ///
+    /// # Errors
+    /// `Input` if the sides are out of range.
+    pub fn budget_for(
+        &self,
+        (width, height): (u32, u32),
+        wanted: u32,
+        n_soft_max: usize,
+    ) -> Result<u32> {
+        for budget in TOKEN_BUDGETS.into_iter().rev().filter(|budget| *budget <= wanted) {
+            let (width, height) = pixels::target_size(width, height, budget)?;
+            let [n_x, n_y] = [width, height].map(|side| side as usize / PATCH_SIDE_PX);
+            let n_soft = n_x * n_y / (POOL_SIDE_PATCHES * POOL_SIDE_PATCHES);
+            if n_x.max(n_y) <= self.weights.hparams.n_pos && n_soft <= n_soft_max {
+                return Ok(budget);
+            }
+        }
+        Ok(TOKEN_BUDGETS[0])
     }
 
     /// Encodes one picture.

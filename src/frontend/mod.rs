@@ -1,8 +1,11 @@
 //! Pure signal processing: no model, no ggml, no device, no clock.
-//! In: `Pcm` and `Frame`. Out: `MelFrames` and `Patches`, what the encoders take.
+//! In: `Pcm` and `Frame`. Out: `MelFrames` and `Patches`, what the encoders take; pieces of pages;
+//! pictures with marks drawn on them.
 //! Invariant: streams give the same bits however their input is cut.
 
+pub mod drawing;
 pub mod mel;
+pub mod pages;
 pub mod patches;
 pub mod pixels;
 #[cfg(test)]

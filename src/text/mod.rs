@@ -9,10 +9,12 @@
 //! - `conversation`: messages, tools, media parts; `template`: the turns of a prompt
 //! - `tools`: declarations, calls, responses and values as the model reads and writes them
 //! - `channels`: generated tokens to thought, answer and tool calls
+//! - `boxes`: an answer to boxes around things in a picture
 //!
 //! Source: Gemma 4 chat template, published 2026-07-09 (E2B and E4B form).
 //! Invariant: a marker token is made by the template only; no text from outside becomes one.
 
+pub mod boxes;
 mod bpe;
 pub mod channels;
 pub mod conversation;
@@ -22,6 +24,7 @@ pub mod tokenizer;
 mod tools;
 pub mod vocabulary;
 
+pub use boxes::Boxes;
 pub use channels::Event;
 pub use channels::Parsed;
 pub use channels::Parser;

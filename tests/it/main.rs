@@ -12,6 +12,8 @@ mod hostile_model;
 mod hostile_text;
 #[cfg(feature = "cli")]
 mod listen;
+#[cfg(feature = "cli")]
+mod look;
 mod model;
 mod npy;
 mod parity;

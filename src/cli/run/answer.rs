@@ -15,36 +15,59 @@ use culet::text::Conversation;
 use culet::text::Event;
 use culet::text::Parsed;
 use culet::text::Stop;
+use serde_json::Value;
+use serde_json::json;
 
 use crate::cli::print;
 use crate::cli::run::stop::Stoppable;
 
 /// What an answer was and took.
-pub(super) struct Outcome {
+pub(crate) struct Outcome {
     /// What the model said.
-    pub(super) parsed: Parsed,
+    pub(crate) parsed: Parsed,
     /// Positions of the prompt.
-    pub(super) stats: Stats,
+    pub(crate) stats: Stats,
     /// Tokens of the answer.
-    pub(super) n_tokens: usize,
+    pub(crate) n_tokens: usize,
     /// Why it ended, in a word.
-    pub(super) stop: &'static str,
+    pub(crate) stop: &'static str,
     /// From the prompt to its end.
-    pub(super) prompt_time: Duration,
+    pub(crate) prompt_time: Duration,
     /// From the prompt to the first token.
-    pub(super) first_token_time: Duration,
+    pub(crate) first_token_time: Duration,
     /// From the first token to the last.
-    pub(super) answer_time: Duration,
+    pub(crate) answer_time: Duration,
 }
 
 impl Outcome {
     /// Tells whether Ctrl-C ended the answer.
-    pub(super) fn is_interrupted(&self) -> bool {
+    pub(crate) fn is_interrupted(&self) -> bool {
         self.stop == INTERRUPTED
     }
 
+    /// Returns what `--json` tells of an answer; `n_media` are the soft tokens of its media, and
+    /// the times are those of opening the model and of encoding the media.
+    pub(crate) fn to_json(&self, n_media: usize, [opened, encoded]: [Duration; 2]) -> Value {
+        let ms = |time: Duration| (time.as_secs_f64() * 1e6).round() / 1e3;
+        let calls: Vec<Value> = self.parsed.tool_calls.iter().map(|call| call.to_json()).collect();
+        json!({
+            "text": self.parsed.answer,
+            "thought": self.parsed.thought,
+            "tool_calls": calls,
+            "stop": self.stop,
+            "tokens": { "prompt": self.stats.n_prompt, "media": n_media, "answer": self.n_tokens },
+            "times_ms": {
+                "open": ms(opened),
+                "encode": ms(encoded),
+                "prompt": ms(self.prompt_time),
+                "first_token": ms(self.first_token_time),
+                "answer": ms(self.answer_time),
+            },
+        })
+    }
+
     /// Says the times, for `-v`.
-    pub(super) fn log_times(&self) {
+    pub(crate) fn log_times(&self) {
         let rate = |n: usize, time: Duration| n as f64 / time.as_secs_f64().max(1e-9);
         let (n, kept) = (self.stats.n_prompt, self.stats.n_reused);
         let (ms, fed) = (self.prompt_time.as_secs_f64() * 1e3, rate(n - kept, self.prompt_time));
@@ -72,7 +95,7 @@ fn stop_name(stop: Stop) -> &'static str {
 ///
 /// # Errors
 /// Whatever the session brings; `Cancelled` if Ctrl-C came before the answer began.
-pub(super) fn answer(
+pub(crate) fn answer(
     session: &mut Session,
     conversation: &Conversation,
     media: &[Arc<Encoded>],
@@ -132,14 +155,14 @@ pub(super) fn answer(
 
 /// Writes an answer for people: thought on stderr, answer and calls on stdout.
 #[derive(Default)]
-pub(super) struct Writer {
+pub(crate) struct Writer {
     is_in_line: bool,
     is_thinking: bool,
 }
 
 impl Writer {
     /// Writes one event.
-    pub(super) fn show(&mut self, event: &Event<'_>) -> Result<()> {
+    pub(crate) fn show(&mut self, event: &Event<'_>) -> Result<()> {
         match event {
             Event::Thought(text) => {
                 if !self.is_thinking {

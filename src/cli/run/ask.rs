@@ -3,7 +3,6 @@
 
 use std::io::Read;
 use std::sync::Arc;
-use std::time::Duration;
 use std::time::Instant;
 
 use culet::Error;
@@ -15,13 +14,10 @@ use culet::text::Part;
 use culet::text::Role;
 use culet::text::conversation::Content;
 use culet::text::tokenizer::TEXT_BYTES_MAX;
-use serde_json::Value;
-use serde_json::json;
 
 use crate::cli::print;
 use crate::cli::run::Args;
 use crate::cli::run::answer;
-use crate::cli::run::answer::Outcome;
 use crate::cli::run::answer::Writer;
 use crate::cli::run::attach;
 use crate::cli::run::stop;
@@ -48,7 +44,9 @@ pub(super) fn ask(args: &Args, is_terminal: bool) -> Result<()> {
         })?;
     outcome.log_times();
     if args.json {
-        let document = document(&outcome, &media, seed, [opened, encoded]);
+        let n_media = media.iter().map(|m| m.n_tokens()).sum();
+        let mut document = outcome.to_json(n_media, [opened, encoded]);
+        document["seed"] = seed.into();
         print::json(&document)?;
     }
     match outcome.is_interrupted() {
@@ -97,7 +95,7 @@ fn encode(args: &Args, session: &mut Session) -> Result<Vec<Arc<Encoded>>> {
 }
 
 /// Returns what the person says: media first, then the words about them.
-pub(super) fn message(media: &[Arc<Encoded>], text: String) -> Message {
+pub(crate) fn message(media: &[Arc<Encoded>], text: String) -> Message {
     if media.is_empty() {
         return Message::text(Role::User, text);
     }
@@ -106,34 +104,4 @@ pub(super) fn message(media: &[Arc<Encoded>], text: String) -> Message {
         parts.push(Part::Text(text));
     }
     Message::new(Role::User, Content::Parts(parts))
-}
-
-fn document(
-    outcome: &Outcome,
-    media: &[Arc<Encoded>],
-    seed: u64,
-    [opened, encoded]: [Duration; 2],
-) -> Value {
-    let ms = |time: Duration| (time.as_secs_f64() * 1e6).round() / 1e3;
-    let parsed = &outcome.parsed;
-    let calls: Vec<Value> = parsed.tool_calls.iter().map(|call| call.to_json()).collect();
-    json!({
-        "text": parsed.answer,
-        "thought": parsed.thought,
-        "tool_calls": calls,
-        "stop": outcome.stop,
-        "seed": seed,
-        "tokens": {
-            "prompt": outcome.stats.n_prompt,
-            "media": media.iter().map(|m| m.n_tokens()).sum::<usize>(),
-            "answer": outcome.n_tokens,
-        },
-        "times_ms": {
-            "open": ms(opened),
-            "encode": ms(encoded),
-            "prompt": ms(outcome.prompt_time),
-            "first_token": ms(outcome.first_token_time),
-            "answer": ms(outcome.answer_time),
-        },
-    })
 }

@@ -42,7 +42,8 @@ pub(crate) struct PictureArgs {
     pub(crate) budget: u32,
 }
 
-fn parse_budget(text: &str) -> std::result::Result<u32, String> {
+/// Reads a budget of soft tokens.
+pub(crate) fn parse_budget(text: &str) -> std::result::Result<u32, String> {
     let budget = text.parse().ok().filter(|n| TOKEN_BUDGETS.contains(n));
     budget.ok_or_else(|| format!("expected one of {TOKEN_BUDGETS:?}"))
 }

@@ -7,18 +7,20 @@
 //! - `attach`: pictures and sounds; `option`: how tokens are chosen and conversations begin
 //! - `stop`: Ctrl-C
 
-mod answer;
+pub(crate) mod answer;
 mod ask;
 mod attach;
 mod chat;
 mod option;
-mod stop;
+pub(crate) mod stop;
 
 use std::io::IsTerminal;
 
 use culet::Result;
 
+pub(crate) use ask::message;
 pub(crate) use attach::PictureArgs;
+pub(crate) use attach::parse_budget;
 pub(crate) use option::OpeningArgs;
 pub(crate) use option::SamplingArgs;
 

@@ -14,7 +14,7 @@ use crate::cli::print::EXIT_INTERRUPTED;
 static ACTIVE: Mutex<Option<Cancel>> = Mutex::new(None);
 
 /// Begins to listen for Ctrl-C.
-pub(super) fn listen() -> Result<()> {
+pub(crate) fn listen() -> Result<()> {
     ctrlc::set_handler(on_signal)
         .map_err(|e| Error::internal("Ctrl-C cannot be listened for").with_source(e))
 }
@@ -28,11 +28,11 @@ fn on_signal() {
 }
 
 /// While it lives, Ctrl-C sets the flag instead of ending the program.
-pub(super) struct Stoppable;
+pub(crate) struct Stoppable;
 
 impl Stoppable {
     /// Lets Ctrl-C set `cancel`, which is cleared first.
-    pub(super) fn new(cancel: &Cancel) -> Self {
+    pub(crate) fn new(cancel: &Cancel) -> Self {
         cancel.reset();
         *ACTIVE.lock().unwrap_or_else(PoisonError::into_inner) = Some(cancel.clone());
         Self

@@ -1,0 +1,218 @@
+//! What verbs that look have in common: options, an open session, pictures, one answer.
+//! In: arguments, pictures, words. Out: the answer as it is made, or one JSON document.
+//! Invariant: the best token is always taken, so the same picture gives the same answer.
+
+use std::io::Read;
+use std::path::Path;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use std::time::Instant;
+
+use culet::Error;
+use culet::Frame;
+use culet::Result;
+use culet::sampler::SamplingOptions;
+use culet::session::Encoded;
+use culet::session::Session;
+use culet::session::SessionOptions;
+use culet::source::FrameStream;
+use culet::source::image_file;
+use culet::source::image_file::IMAGE_FILE_BYTES_MAX;
+use culet::text::Conversation;
+use serde_json::Value;
+use serde_json::json;
+
+use crate::cli::model::ModelArgs;
+use crate::cli::print;
+use crate::cli::print::Progress;
+use crate::cli::run::answer;
+use crate::cli::run::answer::Outcome;
+use crate::cli::run::answer::Writer;
+use crate::cli::run::message;
+use crate::cli::run::parse_budget;
+use crate::cli::run::stop;
+use crate::cli::run::stop::Stoppable;
+
+/// Most tokens of pictures, words and answer together.
+const N_CTX: usize = 4096;
+/// How stdin is called where a file is named.
+const STDIN: &str = "-";
+
+/// What every verb that looks is told.
+#[derive(clap::Args)]
+pub(super) struct TaskArgs {
+    /// Most soft tokens of a picture: 70, 140, 280, 560 or 1120 [default: by task and model]
+    #[arg(long, value_name = "N", value_parser = parse_budget)]
+    pub(super) budget: Option<u32>,
+    /// Most tokens of the answer [default: what the conversation holds]
+    #[arg(short = 'n', long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    max_tokens: Option<u32>,
+    /// Write one JSON document: text, counts and times
+    #[arg(long)]
+    pub(super) json: bool,
+    #[command(flatten)]
+    model: ModelArgs,
+}
+
+/// Which picture of a file.
+#[derive(clap::Args)]
+pub(super) struct FrameArgs {
+    /// Of a moving gif or webp, look at this frame, counted from 0
+    #[arg(long, value_name = "N", default_value = "0", hide_default_value = true)]
+    frame: usize,
+}
+
+impl FrameArgs {
+    /// Reads a picture; `-` is stdin.
+    ///
+    /// # Errors
+    /// As for [`image_file::open`]; `Input` if a moving picture has fewer frames.
+    pub(super) fn read(&self, path: &Path) -> Result<Frame> {
+        let mut frames = match path.as_os_str() == STDIN {
+            true => FrameStream::from_bytes(stdin()?)?,
+            false if self.frame == 0 => return image_file::open(path),
+            false => FrameStream::open(path)?,
+        };
+        let mut n = 0;
+        loop {
+            match frames.next() {
+                Some(frame) if n == self.frame => return frame,
+                Some(frame) => drop(frame?),
+                None => {
+                    let (name, wanted) = (path.display(), self.frame);
+                    return Err(Error::input(format!(
+                        "{name}: has {n} frames, so there is no frame {wanted}; they count from 0"
+                    )));
+                }
+            }
+            n += 1;
+        }
+    }
+}
+
+fn stdin() -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let mut stdin = std::io::stdin().lock().take(IMAGE_FILE_BYTES_MAX + 1);
+    stdin.read_to_end(&mut bytes).map_err(|e| Error::io("stdin cannot be read").with_source(e))?;
+    Ok(bytes)
+}
+
+/// A verb at work: an open session and what it saw.
+pub(super) struct Task<'a> {
+    args: &'a TaskArgs,
+    name: &'static str,
+    budget: u32,
+    session: Session,
+    seen: Vec<Value>,
+    opened: Duration,
+    encoded: Duration,
+}
+
+impl<'a> Task<'a> {
+    /// Opens the model; `budget` is what the task wants where nobody chose another.
+    ///
+    /// # Errors
+    /// Whatever opening brings; `Input` if the model has no encoder for pictures.
+    pub(super) fn open(name: &'static str, args: &'a TaskArgs, budget: u32) -> Result<Self> {
+        stop::listen()?;
+        let start = Instant::now();
+        let engine = args.model.open(true)?;
+        engine.vision()?;
+        let n_ctx = N_CTX.min(engine.decoder().hparams().n_ctx_train);
+        let sampling = SamplingOptions::greedy();
+        let options = SessionOptions { n_ctx, sampling, ..SessionOptions::default() };
+        let session = Session::new(&engine, &options)?;
+        let (seen, encoded) = (Vec::new(), Duration::ZERO);
+        Ok(Self { args, name, budget, session, seen, opened: start.elapsed(), encoded })
+    }
+
+    /// Returns the budget for pictures of these sides: the one asked for, or the largest up to
+    /// the task's own that the model and the conversation have room for.
+    pub(super) fn budget(&self, width: u32, height: u32) -> Result<u32> {
+        match self.args.budget {
+            Some(budget) => Ok(budget),
+            None => {
+                let n_soft_max = self.session.n_ctx() / 2;
+                let vision = self.session.engine().vision()?;
+                vision.budget_for((width, height), self.budget, n_soft_max)
+            }
+        }
+    }
+
+    /// Encodes a picture that came from `path`.
+    ///
+    /// # Errors
+    /// As for [`Session::encode_picture`], with the file's name.
+    pub(super) fn encode(&mut self, path: &Path, frame: &Frame) -> Result<Arc<Encoded>> {
+        let _stoppable = Stoppable::new(self.session.cancel());
+        let mut progress = Progress::new();
+        progress.set(&format!("looking at {}", path.display()));
+        let start = Instant::now();
+        let (width, height) = (frame.width(), frame.height());
+        let budget = self.budget(width, height)?;
+        let encoded = self.session.encode_picture(frame, budget);
+        let encoded = encoded.map_err(|e| e.at(path.display()))?;
+        self.encoded += start.elapsed();
+        let (n, ms) = (encoded.n_tokens(), start.elapsed().as_secs_f64() * 1e3);
+        log::info!("{}: {n} soft tokens of {budget}, {ms:.0} ms", path.display());
+        self.seen.push(json!({
+            "file": path.display().to_string(),
+            "width": width,
+            "height": height,
+            "budget": budget,
+            "tokens": n,
+        }));
+        Ok(encoded)
+    }
+
+    /// Answers words about pictures; with `is_shown`, the answer is written as it is made.
+    ///
+    /// # Errors
+    /// Whatever the session brings; `Cancelled` if Ctrl-C came.
+    pub(super) fn answer(
+        &mut self,
+        media: &[Arc<Encoded>],
+        words: &str,
+        is_shown: bool,
+    ) -> Result<Outcome> {
+        let conversation = Conversation::new(vec![message(media, words.to_owned())]);
+        let mut writer = Writer::default();
+        let n_max = self.args.max_tokens.map_or(usize::MAX, |n| n as usize);
+        let is_shown = is_shown && !self.args.json;
+        let outcome =
+            answer::answer(&mut self.session, &conversation, media, n_max, &mut |event| {
+                if is_shown { writer.show(event) } else { Ok(()) }
+            })?;
+        outcome.log_times();
+        match outcome.is_interrupted() {
+            true => Err(Error::cancelled()),
+            false => Ok(outcome),
+        }
+    }
+
+    /// Writes the JSON document, if one is wanted: what all tasks tell, and what is the task's own.
+    pub(super) fn finish(self, outcome: &Outcome, text: &str, own: Value) -> Result<()> {
+        if !self.args.json {
+            return Ok(());
+        }
+        let n_media =
+            self.seen.iter().filter_map(|seen| seen["tokens"].as_u64()).sum::<u64>() as usize;
+        let mut document = json!({ "task": self.name, "text": text, "pictures": self.seen });
+        for more in [own, outcome.to_json(n_media, [self.opened, self.encoded])] {
+            let fields = more.as_object().into_iter().flatten();
+            for (key, value) in fields.filter(|(key, _)| *key != "text") {
+                document[key] = value.clone();
+            }
+        }
+        print::json(&document)
+    }
+}
+
+/// Returns the path of a picture as it was given.
+pub(super) fn parse_path(text: &str) -> std::result::Result<PathBuf, String> {
+    match text.is_empty() {
+        true => Err("expected a file, or - for stdin".to_owned()),
+        false => Ok(PathBuf::from(text)),
+    }
+}
