@@ -48,6 +48,8 @@ pub(crate) enum Verb {
     Probe(probe::Args),
     /// Answer a question, with pictures and sounds, or chat
     Run(Box<run::Args>),
+    /// Look through a camera and say what it sees, or answer a question
+    See(look::see::Args),
     /// Show what is in a model file and the memory it needs
     Show(show::Args),
     /// Write down what is said in a sound
@@ -71,6 +73,7 @@ impl Verb {
             Self::Pack(args) => pack::run(args),
             Self::Probe(args) => probe::run(args),
             Self::Run(args) => run::run(*args),
+            Self::See(args) => look::see::run(&args),
             Self::Show(args) => show::run(args),
             Self::Transcribe(args) => voice::transcribe::run(&args),
             Self::Translate(args) => voice::transcribe::run_translate(&args),

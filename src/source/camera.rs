@@ -328,10 +328,12 @@ mod device {
             (Some(name), None) => found.iter().find(|info| info.human_name() == name),
         };
         let Some(chosen) = chosen else {
+            if found.is_empty() {
+                return Err(Error::device("camera: none is found; plug one in"));
+            }
             let names: Vec<_> = found.iter().map(|c| format!("\"{}\"", c.human_name())).collect();
-            let names = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
-            let wanted = name.map_or_else(String::new, |name| format!(" \"{name}\""));
-            return Err(Error::device(format!("camera{wanted}: is not there; found: {names}")));
+            let (name, names) = (name.unwrap_or_default(), names.join(", "));
+            return Err(Error::device(format!("camera \"{name}\": is not there; found: {names}")));
         };
         Ok((chosen.index().clone(), chosen.human_name()))
     }

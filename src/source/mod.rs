@@ -6,10 +6,14 @@ pub mod camera;
 pub mod image_file;
 pub mod mic;
 pub mod pixel_format;
+pub mod ppm;
+pub mod recording;
 pub mod sound_file;
 mod wav_header;
 
 pub use camera::Camera;
 pub use image_file::FrameStream;
 pub use mic::Microphone;
+pub use ppm::PpmStream;
+pub use recording::Recording;
 pub use sound_file::SoundFile;

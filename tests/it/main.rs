@@ -22,6 +22,8 @@ mod probe;
 #[cfg(feature = "cli")]
 mod program;
 mod random;
+#[cfg(feature = "cli")]
+mod see;
 mod session;
 mod tiny;
 mod tokens;

@@ -13,10 +13,11 @@ use crate::cli::look::task::Task;
 use crate::cli::look::task::TaskArgs;
 use crate::cli::look::task::parse_path;
 
-const CAPTION: &str = "Caption this image.";
+/// Google's words for a caption.
+pub(super) const CAPTION: &str = "Caption this image.";
 const COMPARE: &str = "Compare these images. What is the same, and what is different?";
 /// Soft tokens of a picture that is talked about.
-const BUDGET: u32 = 280;
+pub(super) const BUDGET: u32 = 280;
 
 /// What `caption` is told.
 #[derive(clap::Args)]

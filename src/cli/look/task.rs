@@ -37,7 +37,7 @@ use crate::cli::run::stop::Stoppable;
 /// Most tokens of pictures, words and answer together.
 const N_CTX: usize = 4096;
 /// How stdin is called where a file is named.
-const STDIN: &str = "-";
+pub(super) const STDIN: &str = "-";
 
 /// What every verb that looks is told.
 #[derive(clap::Args)]

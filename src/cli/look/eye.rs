@@ -1,0 +1,219 @@
+//! Where the frames of a verb come from: a camera, or a recording in its place.
+//! In: arguments. Out: the next frame to look at.
+//! Invariant: of a camera, the newest frame is taken; of a recording, the first that is due.
+
+use std::path::PathBuf;
+use std::time::Duration;
+use std::time::Instant;
+
+use culet::Error;
+use culet::ErrorKind;
+use culet::Frame;
+use culet::Result;
+use culet::source::Camera;
+use culet::source::Recording;
+use culet::source::camera;
+use culet::source::camera::CameraOptions;
+use serde_json::Value;
+use serde_json::json;
+
+use crate::cli::look::task::STDIN;
+use crate::cli::print;
+
+/// Longest that a camera may send nothing.
+const SILENCE_SECONDS_MAX: u64 = 10;
+/// Most damaged frames of a camera in a row.
+const DAMAGED_MAX: u32 = 30;
+/// How often a camera is asked whether it has a frame.
+const POLL: Duration = Duration::from_millis(5);
+/// Frames a second of a recording whose pictures have no times.
+const RECORDED_RATE_HZ: u32 = 1;
+const SIDE_PX_MAX: u32 = 16_384;
+const RATE_HZ_MAX: i64 = 1000;
+
+/// Which camera, and what is wanted of it.
+#[derive(clap::Args)]
+pub(super) struct EyeArgs {
+    /// List the cameras, and do nothing else
+    #[arg(long)]
+    pub(super) devices: bool,
+    /// Camera: its name, or its number in the list [default: the first]
+    #[arg(long, value_name = "CAMERA")]
+    device: Option<String>,
+    /// Size of a frame; the nearest that the camera has is taken [default: 1280x720]
+    #[arg(long, value_name = "WIDTHxHEIGHT", value_parser = parse_size)]
+    size: Option<(u32, u32)>,
+    /// Frames a second: of the camera [default: 15], or of still pictures [default: 1]
+    #[arg(long, value_name = "HZ", value_parser = clap::value_parser!(u32).range(1..=RATE_HZ_MAX))]
+    rate: Option<u32>,
+    /// Look at pictures in place of a camera: those of a folder by name, a moving gif or webp, or
+    /// PPM pictures on stdin (-)
+    #[arg(long, value_name = "PLACE", conflicts_with_all = ["device", "size"])]
+    frames: Option<PathBuf>,
+}
+
+fn parse_size(text: &str) -> std::result::Result<(u32, u32), String> {
+    let side = |text: &str| text.parse().ok().filter(|side| (1..=SIDE_PX_MAX).contains(side));
+    let sides = text.split_once(['x', 'X']).and_then(|(w, h)| Some((side(w)?, side(h)?)));
+    sides.ok_or_else(|| "expected a width and a height such as 1280x720".to_owned())
+}
+
+/// Where frames come from.
+enum Source {
+    Camera(Camera),
+    Recording(Recording),
+}
+
+/// An open source of frames.
+pub(super) struct Eye {
+    name: String,
+    source: Source,
+    /// When the camera was opened or last gave a frame.
+    waited_since: Instant,
+    /// When the recording's last frame was taken.
+    last_ns: Option<u64>,
+}
+
+impl EyeArgs {
+    /// Opens the camera or the recording.
+    ///
+    /// # Errors
+    /// As for [`Camera::open`] and [`Recording::open`].
+    pub(super) fn open(&self) -> Result<Eye> {
+        let rate_hz = f64::from(self.rate.unwrap_or(RECORDED_RATE_HZ));
+        let (name, source) = match &self.frames {
+            None => {
+                let camera = Camera::open(&self.options())?;
+                (format!("camera \"{}\"", camera.name()), Source::Camera(camera))
+            }
+            Some(path) if path.as_os_str() == STDIN => {
+                let recording = Recording::from_reader("stdin", std::io::stdin(), rate_hz)?;
+                ("stdin".to_owned(), Source::Recording(recording))
+            }
+            Some(path) => {
+                let recording = Recording::open(path, rate_hz)?;
+                (path.display().to_string(), Source::Recording(recording))
+            }
+        };
+        Ok(Eye { name, source, waited_since: Instant::now(), last_ns: None })
+    }
+
+    fn options(&self) -> CameraOptions {
+        let usual = CameraOptions::default();
+        let (width, height) = self.size.unwrap_or((usual.width, usual.height));
+        let rate_hz = self.rate.unwrap_or(usual.rate_hz);
+        CameraOptions { name: self.device.clone(), width, height, rate_hz }
+    }
+}
+
+/// Writes which cameras there are: a line or an entry each, in the order of their numbers.
+pub(super) fn list(is_json: bool) -> Result<()> {
+    let cameras = camera::cameras()?;
+    if is_json {
+        let entry = |c: &camera::CameraInfo| json!({ "name": c.name, "about": c.description });
+        return print::json(&cameras.iter().map(entry).collect::<Value>());
+    }
+    if cameras.is_empty() {
+        print::say("no camera is found");
+    }
+    for (number, camera) in cameras.iter().enumerate() {
+        print::result(&format!("{number}\t{}\t{}\n", camera.name, camera.description))?;
+    }
+    Ok(())
+}
+
+impl Eye {
+    /// Returns what errors call it.
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Returns the first frame that is `wait` later than the last one, or than the opening of a
+    /// camera; nothing if the recording has ended.
+    ///
+    /// # Errors
+    /// `Device` if the camera fails or is silent, `Format` if its frames are damaged; whatever
+    /// reading a recording brings.
+    pub(super) fn next(&mut self, wait: Duration) -> Result<Option<Frame>> {
+        match &mut self.source {
+            Source::Camera(camera) => {
+                std::thread::sleep(wait.saturating_sub(self.waited_since.elapsed()));
+                let frame = newest(camera)?;
+                self.waited_since = Instant::now();
+                Ok(Some(frame))
+            }
+            Source::Recording(recording) => {
+                let wait_ns = u64::try_from(wait.as_nanos()).unwrap_or(u64::MAX);
+                let due_ns = self.last_ns.map_or(0, |last| last.saturating_add(wait_ns));
+                for frame in recording {
+                    let frame = frame?;
+                    if frame.captured_at_ns >= due_ns {
+                        self.last_ns = Some(frame.captured_at_ns);
+                        return Ok(Some(frame));
+                    }
+                }
+                Ok(None)
+            }
+        }
+    }
+}
+
+/// Waits for a camera's newest frame; damaged ones are passed over.
+fn newest(camera: &mut Camera) -> Result<Frame> {
+    let begin = Instant::now();
+    let mut n_damaged = 0;
+    loop {
+        match camera.newest() {
+            Ok(Some(frame)) => return Ok(frame),
+            Ok(None) => {}
+            Err(e) if e.kind() == ErrorKind::Format && n_damaged < DAMAGED_MAX => n_damaged += 1,
+            Err(e) => return Err(e),
+        }
+        if begin.elapsed().as_secs() >= SILENCE_SECONDS_MAX {
+            return Err(Error::device(format!(
+                "camera \"{}\": sends no frame for {SILENCE_SECONDS_MAX} s; plug it in again",
+                camera.name()
+            )));
+        }
+        std::thread::sleep(POLL);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use culet::source::pixel_format::PixelFormat;
+
+    #[test]
+    fn sizes_are_read() {
+        assert_eq!(parse_size("640x480"), Ok((640, 480)));
+        for text in ["", "640", "0x480", "640x", "640x480x3", "99999x1", "-1x1"] {
+            assert!(parse_size(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn recorded_frames_are_taken_when_due() {
+        let bytes: Vec<u8> = (0..7).flat_map(|n| [b"P6 1 1 255 ", &[n; 3][..]].concat()).collect();
+        let recording = Recording::from_reader("pipe", std::io::Cursor::new(bytes), 2.0).unwrap();
+        let source = Source::Recording(recording);
+        let mut eye =
+            Eye { name: "pipe".to_owned(), source, waited_since: Instant::now(), last_ns: None };
+        let mut taken = Vec::new();
+        while let Some(frame) = eye.next(Duration::from_secs(1)).unwrap() {
+            taken.push(frame.rgb()[0]);
+        }
+        assert_eq!(taken, [0, 2, 4, 6]);
+    }
+
+    #[test]
+    fn damaged_frames_are_passed_over_and_a_lost_camera_is_said() {
+        let (mut camera, mut feed) = Camera::null();
+        feed.put(PixelFormat::Grey, (1, 1), vec![7], 0);
+        assert_eq!(newest(&mut camera).unwrap().rgb(), [7; 3]);
+        feed.put(PixelFormat::Yuyv, (4, 4), vec![0; 3], 0);
+        feed.fail("was unplugged");
+        let e = newest(&mut camera).unwrap_err();
+        assert_eq!(e.to_string(), "camera \"null\": was unplugged");
+    }
+}
