@@ -1,6 +1,7 @@
 //! Verbs that look at pictures.
 //!
-//! In: picture files, stdin, cameras. Out: an answer on stdout, as it is made or as one JSON document.
+//! In: picture files, stdin, cameras. Out: an answer on stdout, as it is made or as one JSON
+//! document.
 //!
 //! - `task`: what they share: options, the open session, one answer
 //! - `question`: `culet caption`, `culet ask` and `culet compare`
