@@ -68,22 +68,6 @@ pub unsafe extern "C" fn culet_engine_options_free(options: *mut EngineOptions) 
     unsafe { handle::take(options) }
 }
 
-/// # Safety
-/// Both are `NULL` or as the header asks.
-unsafe fn set(
-    options: *mut EngineOptions,
-    err: *mut Error,
-    body: impl FnOnce(&mut Options) -> Result<(), Failure>,
-) -> Status {
-    // SAFETY: the caller vouches for both.
-    unsafe {
-        guard::enter(err, || {
-            let options = handle::borrow(options.cast_const(), "options")?;
-            body(&mut *options.0.lock()?)
-        })
-    }
-}
-
 /// Sets the processor threads of each session; 0, the default, means one for each physical core.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn culet_engine_options_set_threads(
@@ -102,7 +86,7 @@ pub unsafe extern "C" fn culet_engine_options_set_threads(
         Ok(())
     };
     // SAFETY: the header's conditions.
-    unsafe { set(options, err, body) }
+    unsafe { handle::set((options, err), |o| &o.0, body) }
 }
 
 /// Sets the GPU by its name or a part of it; NULL, the default, means the processor alone.
@@ -121,7 +105,7 @@ pub unsafe extern "C" fn culet_engine_options_set_gpu(
         Ok(())
     };
     // SAFETY: the header's conditions.
-    unsafe { set(options, err, body) }
+    unsafe { handle::set((options, err), |o| &o.0, body) }
 }
 
 /// Sets the most bytes that weights in use, a session's cache and its intermediate values may
@@ -137,7 +121,7 @@ pub unsafe extern "C" fn culet_engine_options_set_memory_max(
         Ok(())
     };
     // SAFETY: the header's conditions.
-    unsafe { set(options, err, body) }
+    unsafe { handle::set((options, err), |o| &o.0, body) }
 }
 
 /// Opens a model. `mmproj` holds its encoders for pictures and sounds; NULL goes without them.

@@ -8,7 +8,10 @@ use std::ffi::c_char;
 use std::path::PathBuf;
 
 use crate::guard;
+use crate::guard::Guarded;
+use crate::status::Error;
 use crate::status::Failure;
+use crate::status::Status;
 
 /// A place for a result, which is written only on success.
 pub(crate) struct Out<T>(*mut T);
@@ -63,6 +66,24 @@ pub(crate) unsafe fn borrow<'a, T>(ptr: *const T, name: &str) -> Result<&'a T, F
     check(ptr, name)?;
     // SAFETY: it is not `NULL`, and the caller vouches for the rest.
     Ok(unsafe { &*ptr })
+}
+
+/// Changes options; a refusal goes to `err`.
+///
+/// # Safety
+/// `options` and `err` are `NULL` or as the header asks.
+pub(crate) unsafe fn set<T, V>(
+    (options, err): (*mut T, *mut Error),
+    of: impl FnOnce(&T) -> &Guarded<V>,
+    body: impl FnOnce(&mut V) -> Result<(), Failure>,
+) -> Status {
+    // SAFETY: the caller vouches for both.
+    unsafe {
+        guard::enter(err, || {
+            let options = borrow(options.cast_const(), "options")?;
+            body(&mut *of(options).lock()?)
+        })
+    }
 }
 
 /// # Safety

@@ -92,22 +92,6 @@ pub unsafe extern "C" fn culet_session_options_free(options: *mut SessionOptions
     unsafe { handle::take(options) }
 }
 
-/// # Safety
-/// Both are `NULL` or as the header asks.
-unsafe fn set(
-    options: *mut SessionOptions,
-    err: *mut Error,
-    body: impl FnOnce(&mut Options) -> Result<(), Failure>,
-) -> Status {
-    // SAFETY: the caller vouches for both.
-    unsafe {
-        guard::enter(err, || {
-            let options = handle::borrow(options.cast_const(), "options")?;
-            body(&mut *options.0.lock()?)
-        })
-    }
-}
-
 /// Sets the most tokens that a conversation may have, and the most that are computed at once.
 /// culet_session_new() checks them. The defaults are 4096 and 512.
 #[unsafe(no_mangle)]
@@ -122,7 +106,7 @@ pub unsafe extern "C" fn culet_session_options_set_size(
         Ok(())
     };
     // SAFETY: the header's conditions.
-    unsafe { set(options, err, body) }
+    unsafe { handle::set((options, err), |o| &o.0, body) }
 }
 
 /// Sets the element type of the cache: one of CULET_CACHE_.
@@ -146,7 +130,7 @@ pub unsafe extern "C" fn culet_session_options_set_cache(
         Ok(())
     };
     // SAFETY: the header's conditions.
-    unsafe { set(options, err, body) }
+    unsafe { handle::set((options, err), |o| &o.0, body) }
 }
 
 /// Sets how tokens are chosen: temperature (0 always takes the best token), top-k (0: all), top-p
@@ -166,7 +150,7 @@ pub unsafe extern "C" fn culet_session_options_set_sampling(
         Ok(())
     };
     // SAFETY: the header's conditions.
-    unsafe { set(options, err, body) }
+    unsafe { handle::set((options, err), |o| &o.0, body) }
 }
 
 /// Sets where the random numbers begin: equal seeds give equal answers. The default is 0.
@@ -181,7 +165,7 @@ pub unsafe extern "C" fn culet_session_options_set_seed(
         Ok(())
     };
     // SAFETY: the header's conditions.
-    unsafe { set(options, err, body) }
+    unsafe { handle::set((options, err), |o| &o.0, body) }
 }
 
 /// Sets how repetition is discouraged among the last `n_last` tokens: a factor (1: not), and what
@@ -202,7 +186,7 @@ pub unsafe extern "C" fn culet_session_options_set_penalties(
         Ok(())
     };
     // SAFETY: the header's conditions.
-    unsafe { set(options, err, body) }
+    unsafe { handle::set((options, err), |o| &o.0, body) }
 }
 
 /// Makes an empty session. NULL options mean the default values. Free it with

@@ -1,4 +1,4 @@
-//! C and C++ programs, built with warnings as errors and run against the library.
+//! C, C++ and Python programs, run against the library; the former built with warnings as errors.
 //!
 //! In: the header, the built library, programs. Out: what they print.
 //! The programs' own code runs under AddressSanitizer and UndefinedBehaviorSanitizer where the
@@ -8,6 +8,7 @@
 #![expect(clippy::print_stderr, reason = "tells what was left out")]
 #![cfg(unix)]
 
+use std::ffi::OsStr;
 use std::io::Write as _;
 use std::path::Path;
 use std::path::PathBuf;
@@ -129,6 +130,62 @@ fn the_voice_loop_answers_each_time_the_speaker_pauses() {
     let bytes: Vec<u8> = samples.iter().flat_map(|s| s.to_ne_bytes()).collect();
     let said = build_and_run(&root().join("examples/c/voice_loop.c"), &["1"], &bytes);
     assert!(said.matches('\n').count() >= 2, "{said:?}");
+}
+
+/// Runs a Python program with the library and the tiny model; Python must be there.
+fn run_python(program: &Path, arguments: &[&OsStr]) -> String {
+    let tiny = root().join("models/tiny");
+    let mut command = Command::new("python3");
+    command.arg(program).arg(library_in(&library_folder()).unwrap());
+    command.arg(tiny.join("culet-tiny-q4_0.gguf")).arg(tiny.join("mmproj-culet-tiny-q8_0.gguf"));
+    command.args(arguments).env("PYTHONPATH", root().join("examples/python"));
+    command.env("PYTHONDONTWRITEBYTECODE", "1");
+    must_succeed(&mut command, &[])
+}
+
+#[test]
+fn python_talks_hears_sees_and_cancels() {
+    let said = run_python(&here().join("tests/smoke.py"), &[]);
+    let parts = ["text: ", "sound: ", "picture: ", "cancelled and repeated: "];
+    assert!(parts.iter().all(|part| said.contains(part)), "{said:?}");
+}
+
+#[test]
+fn the_python_example_reads_wav_and_ppm_files() {
+    let folder = scratch("python");
+    let (sound, picture) = (folder.join("tone.wav"), folder.join("grey.ppm"));
+    let tone = (0..8_000).map(|i| (9_000.0 * (i as f32 * 0.05).sin()) as i16);
+    let samples: Vec<u8> = tone.flat_map(i16::to_le_bytes).collect();
+    std::fs::write(&sound, wav(&samples)).unwrap();
+    std::fs::write(&picture, [&b"P6\n# grey\n48 48\n255\n"[..], &[128; 48 * 48 * 3]].concat())
+        .unwrap();
+    let arguments = [
+        OsStr::new("What is this?"),
+        OsStr::new("--sound"),
+        sound.as_os_str(),
+        OsStr::new("--picture"),
+        picture.as_os_str(),
+        OsStr::new("--threads=1"),
+    ];
+    let said = run_python(&root().join("examples/python/ask.py"), &arguments);
+    assert!(said.ends_with('\n') && said.len() > 1, "{said:?}");
+    std::fs::remove_dir_all(&folder).unwrap();
+}
+
+/// Puts the head of a WAV file before samples of 16 bits, one channel at 16 kHz.
+fn wav(samples: &[u8]) -> Vec<u8> {
+    let n_bytes = samples.len() as u32;
+    let rates = [16_000_u32, 32_000].map(u32::to_le_bytes).concat();
+    [
+        &b"RIFF"[..],
+        &(36 + n_bytes).to_le_bytes(),
+        b"WAVEfmt \x10\0\0\0\x01\0\x01\0",
+        &rates,
+        b"\x02\0\x10\0data",
+        &n_bytes.to_le_bytes(),
+        samples,
+    ]
+    .concat()
 }
 
 #[test]
