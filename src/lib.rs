@@ -2,6 +2,7 @@
 
 pub mod assistant;
 pub mod decoder;
+pub mod device;
 pub mod encoder;
 pub mod engine;
 pub mod error;

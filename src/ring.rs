@@ -7,38 +7,83 @@ use heapless::spsc::Consumer;
 use heapless::spsc::Producer;
 use heapless::spsc::Queue;
 use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::PoisonError;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 
-/// Samples that a ring holds: 1 s at 16 kHz, a third at 48 kHz.
-pub const RING_SAMPLES: usize = 16_384;
+/// Samples that a ring holds: 4 s at 16 kHz, more than 1 s at 48 kHz.
+pub const RING_SAMPLES: usize = 65_536;
 
 /// The queue keeps one place free to tell full from empty.
 type Samples = Queue<f32, { RING_SAMPLES + 1 }>;
 
+/// Both ends of a queue whose memory is kept until the program ends.
+type Ends = (Producer<'static, f32>, Consumer<'static, f32>);
+
+/// Ends that were dropped.
+type Home = (Option<Producer<'static, f32>>, Option<Consumer<'static, f32>>);
+
+/// Queues of rings that are gone, for the next ones.
+static SPARE: Mutex<Vec<Ends>> = Mutex::new(Vec::new());
+
+/// What both ends of a ring share; it goes with the last of them.
+#[derive(Default)]
+struct Shared {
+    n_lost: AtomicU64,
+    home: Mutex<Home>,
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        let home = self.home.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if let (Some(producer), Some(mut consumer)) = (home.0.take(), home.1.take()) {
+            while consumer.dequeue().is_some() {}
+            SPARE.lock().unwrap_or_else(PoisonError::into_inner).push((producer, consumer));
+        }
+    }
+}
+
 /// The end that a device callback writes to.
 pub struct RingWriter {
-    producer: Producer<'static, f32>,
-    n_lost: Arc<AtomicU64>,
+    /// None only while it is dropped.
+    producer: Option<Producer<'static, f32>>,
+    shared: Arc<Shared>,
 }
 
 /// The end that our thread reads from.
 pub struct RingReader {
-    consumer: Consumer<'static, f32>,
-    n_lost: Arc<AtomicU64>,
+    /// None only while it is dropped.
+    consumer: Option<Consumer<'static, f32>>,
+    shared: Arc<Shared>,
     n_reported: u64,
 }
 
 /// Creates a ring.
 ///
-/// Its 64 KiB are never given back, because both ends must outlive every borrow: make one for
-/// each device of a program, and keep it when the device is opened again.
+/// Both ends must outlive every borrow, so its 256 KiB stay with the program; the next ring uses
+/// them again when both ends are gone.
 pub fn ring() -> (RingWriter, RingReader) {
-    let samples: &'static mut Samples = Box::leak(Box::new(Queue::new()));
-    let (producer, consumer) = samples.split();
-    let n_lost = Arc::new(AtomicU64::new(0));
-    let writer = RingWriter { producer, n_lost: Arc::clone(&n_lost) };
-    (writer, RingReader { consumer, n_lost, n_reported: 0 })
+    let spare = SPARE.lock().unwrap_or_else(PoisonError::into_inner).pop();
+    let (producer, consumer) = spare.unwrap_or_else(|| {
+        let samples: &'static mut Samples = Box::leak(Box::new(Queue::new()));
+        samples.split()
+    });
+    let shared = Arc::new(Shared::default());
+    let writer = RingWriter { producer: Some(producer), shared: Arc::clone(&shared) };
+    (writer, RingReader { consumer: Some(consumer), shared, n_reported: 0 })
+}
+
+impl Drop for RingWriter {
+    fn drop(&mut self) {
+        self.shared.home.lock().unwrap_or_else(PoisonError::into_inner).0 = self.producer.take();
+    }
+}
+
+impl Drop for RingReader {
+    fn drop(&mut self) {
+        self.shared.home.lock().unwrap_or_else(PoisonError::into_inner).1 = self.consumer.take();
+    }
 }
 
 impl RingWriter {
@@ -46,52 +91,53 @@ impl RingWriter {
     pub fn write(&mut self, samples: impl IntoIterator<Item = f32>) -> usize {
         let mut samples = samples.into_iter();
         let mut n_written = 0;
-        while self.producer.ready() {
+        let Some(producer) = &mut self.producer else { return 0 };
+        while producer.ready() {
             let Some(sample) = samples.next() else { return n_written };
             // The place that was just seen can only be taken by this writer.
-            let is_full = self.producer.enqueue(sample).is_err();
+            let is_full = producer.enqueue(sample).is_err();
             n_written += usize::from(!is_full);
         }
         let n_lost = samples.count() as u64;
         if n_lost > 0 {
-            self.n_lost.fetch_add(n_lost, Ordering::Relaxed);
+            self.shared.n_lost.fetch_add(n_lost, Ordering::Relaxed);
         }
         n_written
     }
 
     /// Returns how many samples fit now.
     pub fn free(&self) -> usize {
-        RING_SAMPLES - self.producer.len()
+        RING_SAMPLES - self.producer.as_ref().map_or(0, Producer::len)
     }
 }
 
 impl RingReader {
     /// Appends all samples that are there to `samples` and returns how many there were.
     pub fn read(&mut self, samples: &mut Vec<f32>) -> usize {
-        let n = self.consumer.len();
+        let n = self.len();
         samples.reserve(n);
-        samples.extend((0..n).map_while(|_| self.consumer.dequeue()));
+        samples.extend((0..n).map_while(|_| self.next_sample()));
         n
     }
 
     /// Returns the next sample, as a speaker's callback wants it.
     pub fn next_sample(&mut self) -> Option<f32> {
-        self.consumer.dequeue()
+        self.consumer.as_mut()?.dequeue()
     }
 
     /// Returns how many samples wait.
     pub fn len(&self) -> usize {
-        self.consumer.len()
+        self.consumer.as_ref().map_or(0, Consumer::len)
     }
 
     /// Returns whether no sample waits.
     pub fn is_empty(&self) -> bool {
-        self.consumer.is_empty()
+        self.len() == 0
     }
 
     /// Returns how many samples were lost since this was last asked.
     pub fn take_lost(&mut self) -> u64 {
-        let n_lost = self.n_lost.load(Ordering::Relaxed);
+        let n_lost = self.shared.n_lost.load(Ordering::Relaxed);
         let n_new = n_lost - self.n_reported;
         self.n_reported = n_lost;
         n_new
@@ -105,10 +151,10 @@ mod tests {
     #[test]
     fn what_does_not_fit_is_counted() {
         let (mut writer, mut reader) = ring();
-        assert_eq!(writer.write((0..10_000).map(|i| i as f32)), 10_000);
-        assert_eq!(writer.free(), RING_SAMPLES - 10_000);
-        assert_eq!(writer.write((10_000..20_000).map(|i| i as f32)), RING_SAMPLES - 10_000);
-        assert_eq!(reader.take_lost(), 20_000 - RING_SAMPLES as u64);
+        assert_eq!(writer.write((0..60_000).map(|i| i as f32)), 60_000);
+        assert_eq!(writer.free(), RING_SAMPLES - 60_000);
+        assert_eq!(writer.write((60_000..90_000).map(|i| i as f32)), RING_SAMPLES - 60_000);
+        assert_eq!(reader.take_lost(), 90_000 - RING_SAMPLES as u64);
         assert_eq!(reader.take_lost(), 0);
         let mut samples = vec![-1.0];
         assert_eq!(reader.read(&mut samples), RING_SAMPLES);
@@ -116,6 +162,19 @@ mod tests {
         assert!(reader.is_empty() && reader.next_sample().is_none());
         writer.write([0.5]);
         assert_eq!((reader.len(), reader.next_sample()), (1, Some(0.5)));
+    }
+
+    #[test]
+    fn a_ring_that_comes_back_is_new() {
+        // Other tests hold a few rings; these must not add one each.
+        let spare = || SPARE.lock().unwrap().len();
+        for _ in 0..500 {
+            let (mut writer, mut reader) = ring();
+            assert!(reader.is_empty() && reader.take_lost() == 0);
+            assert_eq!(writer.write([0.5; RING_SAMPLES + 7]), RING_SAMPLES);
+            assert_eq!(reader.next_sample(), Some(0.5));
+        }
+        assert!((1..400).contains(&spare()), "{} rings are kept", spare());
     }
 
     #[test]

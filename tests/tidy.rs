@@ -14,13 +14,14 @@ const BASE: [&str; 6] = ["error", "kernel", "media", "redact", "ring", "units"];
 
 /// Each other module and what it may import besides `BASE`.
 #[rustfmt::skip]
-const IMPORTS: [(&str, &[&str]); 13] = [
+const IMPORTS: [(&str, &[&str]); 14] = [
     ("ggml", &[]),
     ("gguf", &[]),
     ("frontend", &[]),
     ("sampler", &[]),
-    ("source", &[]),
-    ("sink", &[]),
+    ("device", &[]),
+    ("source", &["device"]),
+    ("sink", &["device"]),
     ("text", &["gguf"]),
     ("model", &["ggml", "gguf"]),
     ("encoder", &["ggml", "gguf", "model", "frontend"]),
@@ -40,7 +41,7 @@ const DOORS: [(&str, &[&str]); 19] = [
     ("memmap2", &["gguf/mapping.rs"]),
     ("tokenizers", &["text/tokenizer.rs"]),
     ("heapless", &["ring.rs", "assistant/"]),
-    ("cpal", &["source/mic.rs", "sink/speaker.rs"]),
+    ("cpal", &["device/system.rs"]),
     ("nokhwa", &["source/camera.rs"]),
     ("realfft", &["frontend/mel.rs"]),
     ("rubato", &["frontend/resample.rs"]),

@@ -107,7 +107,7 @@ pub enum Action {
     },
     /// Forget the open turn, as if nothing had been heard.
     Discard,
-    /// Let the voice say the answer up to here.
+    /// Show the answer up to here, and let the voice say it unless the speaker is gone.
     Play {
         /// The answer.
         answer: u32,

@@ -361,10 +361,9 @@ impl Machine {
             self.answer.queued_bytes = self.answer.ready_bytes;
             if self.is_mute {
                 self.answer.spoken_bytes = self.answer.queued_bytes;
-            } else {
-                let Answer { id, queued_bytes, .. } = self.answer;
-                self.push(Action::Play { answer: id, to_bytes: queued_bytes });
             }
+            let Answer { id, queued_bytes, .. } = self.answer;
+            self.push(Action::Play { answer: id, to_bytes: queued_bytes });
         }
         if self.answer.is_over() {
             self.rest();

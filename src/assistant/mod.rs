@@ -4,10 +4,12 @@
 //! - `machine`: turn-taking without computing; `turn`: endpointing; `option`, `event`: its values
 //! - `ear`: sound to the machine; `dictation`: speech to text, segment by segment
 //! - `talk`: the machine's decisions carried out on a session; `reply`: one answer on its way
+//! - `driver`: the threads of microphone and speaker
 //!
-//! Invariant: nothing here reads a clock, a device or a file.
+//! Invariant: beside `driver`, nothing here reads a clock, a device or a file.
 
 mod dictation;
+pub mod driver;
 mod ear;
 mod event;
 mod machine;

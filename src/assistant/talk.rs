@@ -94,6 +94,8 @@ pub struct Talk {
     media: Vec<Arc<Encoded>>,
     n_tokens_max: usize,
     is_aloud: bool,
+    /// Whether the speaker is gone, so that showing is speaking for now.
+    is_mute: bool,
     /// Sound of the open turn, in samples.
     turn: (u64, u64),
     reply: Option<Reply>,
@@ -123,6 +125,7 @@ impl Talk {
             media: Vec::new(),
             n_tokens_max,
             is_aloud,
+            is_mute: false,
             turn: (0, 0),
             reply: None,
             n_wasted: 0,
@@ -195,6 +198,11 @@ impl Talk {
             && self.reply.as_ref().is_some_and(|r| r.id == answer)
         {
             self.settle()?;
+        }
+        match input {
+            Input::SpeakerLost => self.is_mute = true,
+            Input::SpeakerBack => self.is_mute = false,
+            _ => {}
         }
         self.ear.tell(now_ns, input)?;
         self.act(now_ns, events)
@@ -345,7 +353,7 @@ impl Talk {
         to_bytes: usize,
         events: &mut TalkSink<'_>,
     ) -> Result<()> {
-        if !self.is_aloud {
+        if !self.is_aloud || self.is_mute {
             self.settle()?;
         }
         if let Some(reply) = self.reply.as_mut() {

@@ -27,6 +27,7 @@ const BLOCK_SAMPLES_MIN: usize = 320;
 /// the output is the input at `n / 16000` s. At common rates output comes in blocks of 20 to
 /// 40 ms; an odd rate's block can be a second.
 pub struct Resampler {
+    out_rate_hz: u32,
     rate_hz: u32,
     /// `None` if the input has 16 kHz already.
     fft: Option<Fft<f32>>,
@@ -51,9 +52,19 @@ impl Resampler {
     /// # Errors
     /// `Input` if the rate is not between `media::RATE_HZ_MIN` and `media::RATE_HZ_MAX`.
     pub fn new(rate_hz: u32) -> Result<Self> {
+        Self::between(rate_hz, OUT_RATE_HZ)
+    }
+
+    /// Creates a resampler to another rate, as a speaker wants it.
+    ///
+    /// # Errors
+    /// As for [`new`](Self::new), for both rates.
+    pub fn between(rate_hz: u32, out_rate_hz: u32) -> Result<Self> {
         check_rate(rate_hz)?;
+        check_rate(out_rate_hz)?;
         let mut resampler = Self {
             rate_hz,
+            out_rate_hz,
             fft: None,
             pending: Vec::new(),
             block: Vec::new(),
@@ -61,8 +72,8 @@ impl Resampler {
             n_in: 0,
             n_out: 0,
         };
-        if rate_hz != OUT_RATE_HZ {
-            let (rate_in, rate_out) = (rate_hz as usize, OUT_RATE_HZ as usize);
+        if rate_hz != out_rate_hz {
+            let (rate_in, rate_out) = (rate_hz as usize, out_rate_hz as usize);
             let wanted = (BLOCK_SAMPLES_MIN * rate_in).div_ceil(rate_out).max(BLOCK_SAMPLES_MIN);
             // Blocks of an even length have a filter whose delay is a whole sample.
             let unit = 2 * rate_in / largest_divisor_of_both(rate_in, rate_out);
@@ -119,7 +130,7 @@ impl Resampler {
         let mut rest = Vec::new();
         if self.fft.is_some() {
             let rate = u64::from(self.rate_hz);
-            let n_all = (2 * self.n_in * u64::from(OUT_RATE_HZ) + rate) / (2 * rate);
+            let n_all = (2 * self.n_in * u64::from(self.out_rate_hz) + rate) / (2 * rate);
             while self.n_out < n_all {
                 let block_in = self.block_in();
                 self.pending.resize(block_in, 0.0);

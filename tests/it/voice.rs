@@ -243,6 +243,10 @@ impl Stage {
             }
             let applied = self.ledger.apply(action, self.position, self.is_half_duplex);
             applied.map_err(|e| format!("{action:?} at {} ms: {e}", self.position / 16))?;
+            if self.is_mute && matches!(action, Action::Play { .. }) {
+                // It is shown only.
+                self.ledger.is_playing = false;
+            }
             self.note(action);
         }
         let is_answering = self.machine.state() == State::Answering;
@@ -977,8 +981,8 @@ fn long_turns_and_lost_devices() {
                 Complete,
                 Heard(4),
             ],
-            actions: "start 0, feed 0..750, guess 1, keep 1, play 9, hush, start 900, \
-                      feed 900..1950, guess 2, keep 2, play 4",
+            actions: "start 0, feed 0..750, guess 1, keep 1, play 9, hush, play 20, \
+                      start 900, feed 900..1950, guess 2, keep 2, play 4",
             history: "user, answer 20, user, answer 4",
             state: State::Listening,
             counters: counted(2, 2, 2, 0),

@@ -1,11 +1,12 @@
 //! Verbs that listen.
 //!
-//! In: sound from a file or stdin. Out: what was said, and what answers it.
+//! In: sound from a file, stdin or the microphone. Out: what was said, and what answers it.
 //!
 //! - `sound`: where it comes from
 //! - `transcribe`: `culet transcribe` and `culet translate`
-//! - `talk`: `culet voice`; `tool`: tools that are commands
+//! - `talk`: `culet voice`; `live`: through devices; `tool`: tools that are commands
 
+mod live;
 mod sound;
 pub(crate) mod talk;
 mod tool;

@@ -1,16 +1,22 @@
 //! `culet voice`: a spoken conversation.
-//! In: sound from a file or a pipe. Out: answers and calls on stdout, what happens on stderr.
+//! In: sound from a file, a pipe or the microphone.
+//! Out: answers and calls on stdout, what happens on stderr.
 //! Invariant: a file or a pipe waits while an answer is made, so that nothing of it is missed.
 
 use std::time::Duration;
 use std::time::Instant;
 
+use culet::Pcm;
 use culet::Result;
+use culet::assistant::BargeIn;
 use culet::assistant::Input;
+use culet::assistant::Key;
 use culet::assistant::State;
 use culet::assistant::Talk;
 use culet::assistant::TalkEvent;
 use culet::assistant::TurnOptions;
+use culet::assistant::driver::Mouth;
+use culet::ggml::Cancel;
 use culet::text::Content;
 use serde_json::Value;
 use serde_json::json;
@@ -19,6 +25,10 @@ use crate::cli::model::ModelArgs;
 use crate::cli::print;
 use crate::cli::run::OpeningArgs;
 use crate::cli::run::SamplingArgs;
+use crate::cli::run::stop;
+use crate::cli::run::stop::Stoppable;
+use crate::cli::voice::live;
+use crate::cli::voice::live::DeviceArgs;
 use crate::cli::voice::sound::SoundArgs;
 use crate::cli::voice::tool;
 use crate::cli::voice::tool::ToolCommand;
@@ -31,6 +41,8 @@ const TOKEN_MS: usize = 40;
 pub(crate) struct Args {
     #[command(flatten)]
     sound: SoundArgs,
+    #[command(flatten)]
+    pub(super) device: DeviceArgs,
     #[command(flatten)]
     opening: OpeningArgs,
     /// Carry out calls of a tool with a command: arguments as JSON on its stdin; repeatable
@@ -56,39 +68,87 @@ pub(crate) struct Args {
 
 /// Holds the conversation.
 pub(crate) fn run(args: &Args) -> Result<()> {
-    let Some(blocks) = args.sound.open()? else {
-        print::usage("nothing to listen to: give --audio or --stdin");
-    };
+    if args.device.devices {
+        return live::list();
+    }
+    let blocks = args.sound.open()?;
     let opening = args.opening.conversation()?;
     let engine = args.model.open(true)?;
     let session = args.sampling.session(&engine, args.sampling.seed())?;
     let turn_ms = u32::try_from(session.n_ctx() / 2 * TOKEN_MS).unwrap_or(u32::MAX);
     let options = TurnOptions {
+        barge_in: if args.device.barge_in { BargeIn::Voice } else { BargeIn::Key },
         guess_silence_ms: args.guess.min(args.silence),
         end_silence_ms: args.silence,
         turn_ms_max: turn_ms.clamp(1_000, TurnOptions::default().turn_ms_max),
         ..TurnOptions::default()
     };
+    let mouth = if blocks.is_none() { args.device.mouth() } else { None };
+    let is_aloud = mouth.is_some();
     let start = Instant::now();
-    let talk = Talk::new(session, opening, &options, (false, args.sampling.n_max()), 0)?;
-    let mut hall = Hall { args, talk, page: Page::new(args.json), start };
+    let talk = Talk::new(session, opening, &options, (is_aloud, args.sampling.n_max()), 0)?;
+    let mut hall = Hall { args, talk, page: Page::new(args.json, mouth), start };
+    stop::listen()?;
+    let stop = Cancel::new();
+    let _stoppable = Stoppable::new(&stop);
+    let Some(blocks) = blocks else {
+        let ears = args.device.listen()?;
+        print::say("listening; Ctrl-C ends the conversation");
+        live::converse(&mut hall, ears, &stop)?;
+        return hall.stop();
+    };
     print::say("listening");
     for pcm in blocks {
         hall.talk.push(&pcm?)?;
-        while hall.listen()? {}
+        while !stop.is_cancelled() && hall.listen()? {}
+        if stop.is_cancelled() {
+            return hall.stop();
+        }
     }
     hall.finish()
 }
 
 /// The conversation and who writes it down.
-struct Hall<'a> {
-    args: &'a Args,
+pub(super) struct Hall<'a> {
+    pub(super) args: &'a Args,
     talk: Talk,
     page: Page,
     start: Instant,
 }
 
 impl Hall<'_> {
+    /// Returns where the conversation is.
+    pub(super) fn state(&self) -> State {
+        self.talk.state()
+    }
+
+    /// Hears sound without waiting for answers.
+    pub(super) fn hear(&mut self, pcm: &Pcm) -> Result<()> {
+        self.talk.push(pcm)?;
+        let now_ns = self.now_ns();
+        while self.talk.listen(now_ns, &mut |event| self.page.write(event))? {}
+        Ok(())
+    }
+
+    /// Tells of something that happened.
+    pub(super) fn tell(&mut self, input: Input) -> Result<()> {
+        let now_ns = self.now_ns();
+        self.talk.tell(now_ns, input, &mut |event| self.page.write(event))
+    }
+
+    /// Tells what was spoken, makes a token or carries out calls; whether there was one to make.
+    pub(super) fn advance(&mut self) -> Result<bool> {
+        while let Some(input) = self.page.spoken() {
+            self.tell(input)?;
+        }
+        Ok(self.step()? || self.call()?)
+    }
+
+    /// Tells whether the microphone should be opened again, once.
+    pub(super) fn wants_microphone(&mut self) -> bool {
+        std::mem::take(&mut self.page.wants_microphone)
+    }
+
     fn now_ns(&self) -> u64 {
         u64::try_from(self.start.elapsed().as_nanos()).unwrap_or(u64::MAX)
     }
@@ -150,8 +210,17 @@ impl Hall<'_> {
         // What is left are less samples than a block, and blocks that end no turn by themselves.
         self.talk.finish(now_ns, &mut |event| self.page.write(event))?;
         self.answer()?;
-        let now_ns = self.now_ns();
-        self.talk.tell(now_ns, Input::Tick, &mut |event| self.page.write(event))?;
+        self.tell(Input::Tick)?;
+        self.report()
+    }
+
+    /// Ends the conversation where it is: an open turn is forgotten, an answer is cut.
+    fn stop(mut self) -> Result<()> {
+        self.tell(Input::Key(Key::Sleep))?;
+        self.report()
+    }
+
+    fn report(self) -> Result<()> {
         let (counters, n_wasted) = (self.talk.counters(), self.talk.n_wasted());
         log::info!(
             "{} turns, {} ends guessed, {} taken back, {n_wasted} tokens wasted",
@@ -167,6 +236,9 @@ impl Hall<'_> {
             "rollbacks": counters.rollbacks,
             "false_starts": counters.false_starts,
             "wasted_tokens": n_wasted,
+            "barge_ins": counters.barge_ins,
+            "lost_samples": counters.lost_samples,
+            "microphone_losses": counters.microphone_losses,
         }))
     }
 }
@@ -174,6 +246,8 @@ impl Hall<'_> {
 /// What was said, as lines or as one document.
 struct Page {
     is_json: bool,
+    mouth: Option<Mouth>,
+    wants_microphone: bool,
     /// When the end that is answered was decided.
     ended_at: Option<Instant>,
     first_token_ms: Option<f64>,
@@ -184,10 +258,32 @@ struct Page {
 }
 
 impl Page {
-    fn new(is_json: bool) -> Self {
+    fn new(is_json: bool, mouth: Option<Mouth>) -> Self {
+        let wants_microphone = false;
         let (text, calls, turns) = (String::new(), Vec::new(), Vec::new());
         let (ended_at, first_token_ms, times_s) = (None, None, [0.0; 2]);
-        Self { is_json, ended_at, first_token_ms, times_s, text, calls, turns }
+        Self {
+            is_json,
+            mouth,
+            wants_microphone,
+            ended_at,
+            first_token_ms,
+            times_s,
+            text,
+            calls,
+            turns,
+        }
+    }
+
+    /// Returns what the machine is to be told of the speaker.
+    fn spoken(&mut self) -> Option<Input> {
+        match self.mouth.as_ref()?.poll() {
+            Ok(told) => told,
+            Err(e) => {
+                print::say(&format!("answers are shown, not spoken, until it is back: {e}"));
+                None
+            }
+        }
     }
 
     fn write(&mut self, event: TalkEvent<'_>) -> Result<()> {
@@ -210,14 +306,19 @@ impl Page {
                 let ended_at = self.ended_at.take();
                 self.first_token_ms = ended_at.map(|at| at.elapsed().as_secs_f64() * 1e3);
             }
-            TalkEvent::Said { text, .. } => {
+            TalkEvent::Said { answer, text, end_bytes } => {
+                if let Some(mouth) = &self.mouth {
+                    mouth.say(answer, text, end_bytes);
+                }
                 self.text.push_str(text);
                 if !self.is_json {
                     print::result(text)?;
                 }
             }
             TalkEvent::AnswerEnded { n_tokens } => self.end(n_tokens)?,
-            TalkEvent::Silence | TalkEvent::OpenMicrophone | TalkEvent::Asleep => {}
+            TalkEvent::Silence => self.mouth.iter().for_each(Mouth::silence),
+            TalkEvent::OpenMicrophone => self.wants_microphone = true,
+            TalkEvent::Asleep => {}
         }
         Ok(())
     }

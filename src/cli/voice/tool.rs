@@ -7,6 +7,7 @@ use std::io::Write;
 use std::process::Child;
 use std::process::Command;
 use std::process::Stdio;
+use std::sync::mpsc::channel;
 use std::time::Duration;
 use std::time::Instant;
 
@@ -74,6 +75,7 @@ impl ToolCommand {
     }
 
     fn result(&self, call: &ToolCall, limit: Duration) -> Result<String, String> {
+        let start = Instant::now();
         let mut child = Command::new(&self.words[0])
             .args(&self.words[1..])
             .stdin(Stdio::piped())
@@ -84,20 +86,23 @@ impl ToolCommand {
         let arguments = Value::Object(call.arguments.clone()).to_string();
         let stdin = child.stdin.take();
         // A command may answer without reading; then nobody takes the arguments.
-        let writer =
-            std::thread::spawn(move || stdin.map(|mut s| s.write_all(arguments.as_bytes())));
+        std::thread::spawn(move || stdin.map(|mut s| s.write_all(arguments.as_bytes())));
         let stdout = child.stdout.take();
-        let reader = std::thread::spawn(move || {
+        let (sender, result) = channel();
+        std::thread::spawn(move || {
             let mut bytes = Vec::new();
             let read = stdout.map(|s| s.take(RESULT_BYTES_MAX).read_to_end(&mut bytes));
-            read.is_some_and(|r| r.is_ok()).then_some(bytes)
+            let _ = sender.send(read.is_some_and(|r| r.is_ok()).then_some(bytes));
         });
         let is_done = wait(&mut child, limit)?;
         if !is_done {
             return Err(format!("took longer than {} s and was stopped", limit.as_secs()));
         }
-        drop(writer);
-        let bytes = reader.join().ok().flatten().ok_or("its result cannot be read")?;
+        // What the command has started may keep its output open for ever.
+        let bytes = result.recv_timeout(limit.saturating_sub(start.elapsed())).map_err(|_| {
+            format!("left something running that held its output for {} s", limit.as_secs())
+        })?;
+        let bytes = bytes.ok_or("its result cannot be read")?;
         String::from_utf8(bytes).map_err(|_| "its result is not UTF-8".to_owned())
     }
 }
@@ -163,6 +168,10 @@ mod tests {
         let slow = run("t=sleep 20", second / 10);
         assert!(
             matches!(slow, Content::Value(v) if v["error"].as_str().unwrap().contains("longer"))
+        );
+        let left = run("t=sh -c \"echo 1; sleep 20 &\"", second / 5);
+        assert!(
+            matches!(left, Content::Value(v) if v["error"].as_str().unwrap().contains("running"))
         );
         let missing = run("t=./no/such/command", second);
         assert!(

@@ -1,0 +1,128 @@
+//! A conversation through microphone and speaker.
+//! In: devices by name. Out: the conversation, until Ctrl-C.
+//! Invariant: all sound that waits is heard between two tokens.
+
+use std::time::Duration;
+
+use culet::Result;
+use culet::assistant::Input;
+use culet::assistant::State;
+use culet::assistant::driver::Ears;
+use culet::assistant::driver::Heard;
+use culet::assistant::driver::Mouth;
+use culet::ggml::Cancel;
+use culet::sink::Espeak;
+use culet::sink::speaker;
+use culet::source::mic;
+
+use crate::cli::print;
+use crate::cli::voice::talk::Hall;
+
+/// Longest wait for sound when there is nothing else to do.
+const WAIT: Duration = Duration::from_millis(20);
+
+/// Which devices and voice are used.
+#[derive(clap::Args)]
+pub(super) struct DeviceArgs {
+    /// List microphones and speakers
+    #[arg(long)]
+    pub(super) devices: bool,
+    /// Listen to the microphone with this name
+    #[arg(long, value_name = "NAME")]
+    microphone: Option<String>,
+    /// Speak through the speaker with this name
+    #[arg(long, value_name = "NAME")]
+    speaker: Option<String>,
+    /// Speak with this voice of espeak-ng, such as de
+    #[arg(long, value_name = "NAME")]
+    voice: Option<String>,
+    /// Show answers instead of speaking them
+    #[arg(long)]
+    no_speech: bool,
+    /// Let your voice interrupt an answer; needs headphones, or it hears itself
+    #[arg(long)]
+    pub(super) barge_in: bool,
+}
+
+/// Lists the devices, a line each.
+pub(super) fn list() -> Result<()> {
+    let mark = |is_default| if is_default { "\tdefault" } else { "" };
+    for found in mic::microphones()? {
+        let (name, rate_hz, mark) = (found.name, found.rate_hz, mark(found.is_default));
+        print::result(&format!("microphone\t{name}\t{rate_hz} Hz{mark}\n"))?;
+    }
+    for found in speaker::speakers()? {
+        let (name, rate_hz, mark) = (found.name, found.rate_hz, mark(found.is_default));
+        print::result(&format!("speaker\t{name}\t{rate_hz} Hz{mark}\n"))?;
+    }
+    Ok(())
+}
+
+impl DeviceArgs {
+    /// Opens what speaks; without it answers are shown, and the person is told why.
+    pub(super) fn mouth(&self) -> Option<Mouth> {
+        if self.no_speech {
+            return None;
+        }
+        let voice = Espeak::new(self.voice.as_deref());
+        match voice.and_then(|voice| Mouth::open(self.speaker.clone(), Box::new(voice))) {
+            Ok(mouth) => Some(mouth),
+            Err(e) => {
+                print::say(&format!("answers are shown, not spoken: {e}"));
+                None
+            }
+        }
+    }
+
+    /// Opens the microphone.
+    pub(super) fn listen(&self) -> Result<Ears> {
+        Ears::open(self.microphone.clone())
+    }
+}
+
+/// Talks until Ctrl-C or the end of a conversation of one turn.
+pub(super) fn converse(hall: &mut Hall<'_>, ears: Ears, stop: &Cancel) -> Result<()> {
+    let mut ears = Some(ears);
+    while !stop.is_cancelled() && hall.state() != State::Asleep {
+        let has_work = hall.advance()?;
+        let wait = if has_work { Duration::ZERO } else { WAIT };
+        match &ears {
+            Some(open) => {
+                for heard in open.take(wait) {
+                    if !take(hall, heard)? {
+                        ears = None;
+                        break;
+                    }
+                }
+            }
+            None => std::thread::sleep(wait),
+        }
+        hall.tell(Input::Tick)?;
+        if hall.wants_microphone() && ears.is_none() {
+            ears = hall.args.device.listen().ok();
+            if ears.is_some() {
+                print::say("the microphone is back");
+                hall.tell(Input::MicrophoneBack)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Takes in what the microphone's thread told; `false` if it has ended.
+fn take(hall: &mut Hall<'_>, heard: Heard) -> Result<bool> {
+    match heard {
+        Heard::Sound(pcm) => hall.hear(&pcm)?,
+        Heard::Lost(n) => {
+            log::warn!("{n} samples were lost, because they were not heard in time");
+            let n_samples = u32::try_from(n).unwrap_or(u32::MAX);
+            hall.tell(Input::SamplesLost { n_samples })?;
+        }
+        Heard::Gone(e) => {
+            print::say(&format!("{e}"));
+            hall.tell(Input::MicrophoneLost)?;
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
