@@ -58,6 +58,8 @@ pub(crate) enum Verb {
     Translate(voice::transcribe::TranslateArgs),
     /// Hold a spoken conversation
     Voice(Box<voice::talk::Args>),
+    /// Look through a camera again and again, and speak when there is something to tell
+    Watch(look::watch::Args),
 }
 
 impl Verb {
@@ -78,6 +80,7 @@ impl Verb {
             Self::Transcribe(args) => voice::transcribe::run(&args),
             Self::Translate(args) => voice::transcribe::run_translate(&args),
             Self::Voice(args) => voice::talk::run(&args),
+            Self::Watch(args) => look::watch::run(&args),
         }
     }
 }

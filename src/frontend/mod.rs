@@ -1,8 +1,9 @@
 //! Pure signal processing: no model, no ggml, no device, no clock.
 //! In: `Pcm` and `Frame`. Out: `MelFrames` and `Patches`, what the encoders take; pieces of pages;
-//! pictures with marks drawn on them.
+//! pictures with marks drawn on them; how much of a scene changed.
 //! Invariant: streams give the same bits however their input is cut.
 
+pub mod change;
 pub mod drawing;
 pub mod mel;
 pub mod pages;

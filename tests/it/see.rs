@@ -91,3 +91,67 @@ fn what_cannot_be_seen_is_said() {
     }
     assert_eq!(culet(&["see", "--rate", "0"]).status.code(), Some(2));
 }
+
+/// Watches frames and returns a document a line, the last of which counts.
+fn watched(extra: &[&str], frames: &[u8]) -> Vec<Value> {
+    let words = ["watch", "Tell me when it changes.", "--json", "--frames", "-"];
+    let output = culet_with(&[&words[..], &["-n", "4", "-t", "1"], extra].concat(), frames);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{extra:?}: {stderr}");
+    let lines = String::from_utf8(output.stdout).unwrap();
+    lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+#[test]
+fn an_unchanged_scene_is_not_looked_at() {
+    let frames: Vec<u8> = [20, 20, 21, 120, 120, 120, 20].into_iter().flat_map(grey).collect();
+    let told = watched(&[], &frames);
+    let (count, looks) = told.split_last().unwrap();
+    let counts = ["frames", "unchanged", "looks"].map(|key| count[key].as_u64().unwrap());
+    assert_eq!(counts, [7, 4, 3], "{told:?}");
+    let seen = |key: &str| looks.iter().map(|look| look[key].clone()).collect::<Vec<_>>();
+    assert_eq!(seen("at_s"), [0.0, 3.0, 6.0]);
+    assert_eq!(seen("pictures"), [1, 2, 3]);
+    // The pictures before the newest are still in the cache.
+    let soft = looks[0]["tokens"]["media"].as_u64().unwrap();
+    assert!(looks[2]["reused"].as_u64().unwrap() >= 2 * soft, "{told:?}");
+    let n_told = looks.iter().filter(|look| look["told"] == true).count() as u64;
+    assert_eq!(count["told"], n_told);
+    for look in looks {
+        let text = look["text"].as_str().unwrap().to_lowercase();
+        assert!(look["told"] == false || !text.starts_with("no ") && text != "no", "{look}");
+    }
+}
+
+#[test]
+fn history_is_bounded_by_pictures_and_tokens() {
+    let pictures = |n: u8, extra: &[&str]| -> Vec<u64> {
+        let frames: Vec<u8> = (0..n).flat_map(|i| grey(20 + 80 * (i % 3))).collect();
+        let told = watched(&[&["--change", "0"], extra].concat(), &frames);
+        told.iter().filter_map(|look| look["pictures"].as_u64()).collect()
+    };
+    assert_eq!(pictures(10, &[]), [1, 2, 3, 4, 5, 6, 7, 8, 5, 6]);
+    assert_eq!(pictures(4, &["--budget", "560"]), [1, 2, 3, 2]);
+}
+
+#[test]
+fn watching_takes_frames_when_they_are_due() {
+    let frames: Vec<u8> = (0..9).flat_map(|n| grey(if n % 2 == 0 { 20 } else { 200 })).collect();
+    let told = watched(&["--every", "1.5", "--rate", "2"], &frames);
+    let count = told.last().unwrap();
+    assert_eq!((&count["frames"], &count["looks"]), (&3.into(), &3.into()), "{told:?}");
+    let silent = watched(&["--change", "100", "--every", "0"], &frames[..0]);
+    assert_eq!(
+        silent,
+        [serde_json::json!({
+            "frames": 0, "unchanged": 0, "looks": 0, "told": 0
+        })]
+    );
+    for words in
+        [&["watch"][..], &["watch", "x", "--every", "-1"], &["watch", "x", "--change", "x"]]
+    {
+        assert_eq!(culet(words).status.code(), Some(2), "{words:?}");
+    }
+    let output = culet_with(&["watch", "x", "--frames", "-", "-n", "1"], &frames[..1000]);
+    assert_eq!(output.status.code(), Some(1));
+}

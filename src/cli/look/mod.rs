@@ -6,7 +6,7 @@
 //! - `task`: what they share: options, the open session, one answer
 //! - `question`: `culet caption`, `culet ask` and `culet compare`
 //! - `ocr`: `culet ocr`; `detect`: `culet detect`
-//! - `eye`: where frames come from; `see`: `culet see`
+//! - `eye`: where frames come from; `see`: `culet see`; `watch`: `culet watch`
 
 pub(crate) mod detect;
 mod eye;
@@ -14,3 +14,4 @@ pub(crate) mod ocr;
 pub(crate) mod question;
 pub(crate) mod see;
 mod task;
+pub(crate) mod watch;

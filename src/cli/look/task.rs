@@ -34,7 +34,7 @@ use crate::cli::run::parse_budget;
 use crate::cli::run::stop;
 use crate::cli::run::stop::Stoppable;
 
-/// Most tokens of pictures, words and answer together.
+/// Most tokens of pictures, words and answer together, where nobody needs more.
 const N_CTX: usize = 4096;
 /// How stdin is called where a file is named.
 pub(super) const STDIN: &str = "-";
@@ -103,6 +103,7 @@ pub(super) struct Task<'a> {
     args: &'a TaskArgs,
     name: &'static str,
     budget: u32,
+    n_answer_max: usize,
     session: Session,
     seen: Vec<Value>,
     opened: Duration,
@@ -123,8 +124,21 @@ impl<'a> Task<'a> {
         let sampling = SamplingOptions::greedy();
         let options = SessionOptions { n_ctx, sampling, ..SessionOptions::default() };
         let session = Session::new(&engine, &options)?;
-        let (seen, encoded) = (Vec::new(), Duration::ZERO);
-        Ok(Self { args, name, budget, session, seen, opened: start.elapsed(), encoded })
+        let n_answer_max = args.max_tokens.map_or(usize::MAX, |n| n as usize);
+        let (seen, encoded, opened) = (Vec::new(), Duration::ZERO, start.elapsed());
+        Ok(Self { args, name, budget, n_answer_max, session, seen, opened, encoded })
+    }
+
+    /// Lets answers have at most `n` tokens, unless the person chose a limit.
+    pub(super) fn answer_at_most(&mut self, n: usize) {
+        if self.args.max_tokens.is_none() {
+            self.n_answer_max = n;
+        }
+    }
+
+    /// Returns the most soft tokens that leave room for words and an answer.
+    pub(super) fn n_soft_max(&self) -> usize {
+        self.session.n_ctx() / 2
     }
 
     /// Returns the budget for pictures of these sides: the one asked for, or the largest up to
@@ -133,28 +147,36 @@ impl<'a> Task<'a> {
         match self.args.budget {
             Some(budget) => Ok(budget),
             None => {
-                let n_soft_max = self.session.n_ctx() / 2;
                 let vision = self.session.engine().vision()?;
-                vision.budget_for((width, height), self.budget, n_soft_max)
+                vision.budget_for((width, height), self.budget, self.n_soft_max())
             }
         }
     }
 
-    /// Encodes a picture that came from `path`.
+    /// Encodes a picture and returns the time it took.
     ///
     /// # Errors
-    /// As for [`Session::encode_picture`], with the file's name.
-    pub(super) fn encode(&mut self, path: &Path, frame: &Frame) -> Result<Arc<Encoded>> {
+    /// As for [`Session::encode_picture`]; `Cancelled` if Ctrl-C came.
+    pub(super) fn look(&mut self, frame: &Frame) -> Result<(Arc<Encoded>, Duration)> {
         let _stoppable = Stoppable::new(self.session.cancel());
+        let start = Instant::now();
+        let budget = self.budget(frame.width(), frame.height())?;
+        let encoded = self.session.encode_picture(frame, budget)?;
+        Ok((encoded, start.elapsed()))
+    }
+
+    /// Encodes a picture that came from `path`, and tells of it in the JSON document.
+    ///
+    /// # Errors
+    /// As for [`look`](Self::look), with the file's name.
+    pub(super) fn encode(&mut self, path: &Path, frame: &Frame) -> Result<Arc<Encoded>> {
         let mut progress = Progress::new();
         progress.set(&format!("looking at {}", path.display()));
-        let start = Instant::now();
         let (width, height) = (frame.width(), frame.height());
         let budget = self.budget(width, height)?;
-        let encoded = self.session.encode_picture(frame, budget);
-        let encoded = encoded.map_err(|e| e.at(path.display()))?;
-        self.encoded += start.elapsed();
-        let (n, ms) = (encoded.n_tokens(), start.elapsed().as_secs_f64() * 1e3);
+        let (encoded, took) = self.look(frame).map_err(|e| e.at(path.display()))?;
+        self.encoded += took;
+        let (n, ms) = (encoded.n_tokens(), took.as_secs_f64() * 1e3);
         log::info!("{}: {n} soft tokens of {budget}, {ms:.0} ms", path.display());
         self.seen.push(json!({
             "file": path.display().to_string(),
@@ -178,7 +200,7 @@ impl<'a> Task<'a> {
     ) -> Result<Outcome> {
         let conversation = Conversation::new(vec![message(media, words.to_owned())]);
         let mut writer = Writer::default();
-        let n_max = self.args.max_tokens.map_or(usize::MAX, |n| n as usize);
+        let n_max = self.n_answer_max;
         let is_shown = is_shown && !self.args.json;
         let outcome =
             answer::answer(&mut self.session, &conversation, media, n_max, &mut |event| {
