@@ -62,13 +62,16 @@ pub(super) fn key_of(kind: MediaKind, numbers: &[u64], bytes: &[u8]) -> u64 {
     hasher.finish()
 }
 
-/// The media of recent questions, oldest first.
+/// The media of recent questions; the one that was longest not asked for is first.
 #[derive(Default)]
 pub(super) struct Kept(VecDeque<Arc<Encoded>>);
 
 impl Kept {
-    pub(super) fn find(&self, key: u64) -> Option<Arc<Encoded>> {
-        self.0.iter().find(|e| e.key == key).map(Arc::clone)
+    pub(super) fn find(&mut self, key: u64) -> Option<Arc<Encoded>> {
+        let place = self.0.iter().position(|e| e.key == key)?;
+        let found = self.0.remove(place)?;
+        self.0.push_back(Arc::clone(&found));
+        Some(found)
     }
 
     pub(super) fn keep(&mut self, encoded: Encoded) -> Arc<Encoded> {
@@ -92,14 +95,18 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_media_go_first() {
+    fn what_was_longest_not_asked_for_goes_first() {
         let mut kept = Kept::default();
         let third = KEPT_BYTES_MAX / 4 / 3 + 1;
-        for key in 0..4 {
+        for key in 0..2 {
             kept.keep(encoded(key, third));
         }
-        assert!(kept.find(0).is_none() && kept.find(1).is_none());
-        assert!(kept.find(2).is_some() && kept.find(3).is_some());
+        assert!(kept.find(0).is_some());
+        kept.keep(encoded(2, third));
+        assert!(kept.find(1).is_none());
+        assert!(kept.find(0).is_some() && kept.find(2).is_some());
+        kept.keep(encoded(3, 4 * third));
+        assert_eq!((kept.0.len(), kept.0[0].key), (1, 3));
     }
 
     #[test]

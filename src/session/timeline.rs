@@ -197,22 +197,31 @@ impl Session {
         engine.vision()?.encode(&patches, self.executor.backend_mut())
     }
 
-    /// Encodes frames of a video, each with the second at which it was taken.
+    /// Encodes frames of a video, each with the second at which it was taken; a frame that was
+    /// encoded before is not encoded again. One frame is held at a time.
     ///
     /// # Errors
-    /// As for [`encode_picture`](Self::encode_picture); `Input` if there is no frame.
-    pub fn encode_video(&mut self, frames: &[(f64, Frame)], budget: u32) -> Result<Arc<Encoded>> {
-        if frames.is_empty() {
+    /// As for [`encode_picture`](Self::encode_picture); `Input` if there is no frame; whatever a
+    /// frame brings.
+    pub fn encode_video(
+        &mut self,
+        frames: impl IntoIterator<Item = Result<(f64, Frame)>>,
+        budget: u32,
+    ) -> Result<Arc<Encoded>> {
+        let (mut segments, mut times_s, mut key) = (Vec::new(), Vec::new(), u64::from(budget));
+        for frame in frames {
+            let (time_s, frame) = frame?;
+            let picture = self.encode_picture(&frame, budget)?;
+            key = key_of(MediaKind::Video, &[key, time_s.to_bits(), picture.key], &[]);
+            segments.extend_from_slice(&picture.segments);
+            times_s.push(time_s);
+        }
+        if segments.is_empty() {
             return Err(Error::input("the video has no frames"));
         }
-        let mut segments = Vec::with_capacity(frames.len());
-        let mut key = u64::from(budget);
-        for (time_s, frame) in frames {
-            let numbers = [key, time_s.to_bits(), u64::from(frame.width())];
-            key = key_of(MediaKind::Video, &numbers, frame.rgb());
-            segments.push(self.encode_frame(frame, budget)?);
+        if let Some(found) = self.kept.find(key) {
+            return Ok(found);
         }
-        let times_s = frames.iter().map(|f| f.0).collect();
         Ok(self.kept.keep(Encoded { kind: MediaKind::Video, key, segments, times_s }))
     }
 

@@ -228,6 +228,36 @@ fn the_next_turn_keeps_what_is_in_the_cache() {
 }
 
 #[test]
+fn a_picture_is_encoded_once() {
+    let engine = tiny();
+    let mut run = session(&engine, 1024);
+    let frame = |grey: u8| Frame::new(96, 48, vec![grey; 3 * 96 * 48]).unwrap();
+    let first = run.encode_picture(&frame(9), 70).unwrap();
+    for (grey, budget, is_same) in [(9, 70, true), (8, 70, false), (9, 140, false)] {
+        let again = run.encode_picture(&frame(grey), budget).unwrap();
+        assert_eq!(Arc::ptr_eq(&first, &again), is_same, "{grey}, {budget}");
+    }
+    let frames = |end_s| [(0.0, frame(9)), (1.0, frame(9)), (end_s, frame(200))].map(Ok);
+    let video = run.encode_video(frames(2.0), 70).unwrap();
+    let segments = video.segments();
+    assert!(segments.len() == 3 && segments[0] == first.segments()[0]);
+    assert!(segments[0] == segments[1] && segments[1] != segments[2]);
+    assert!(Arc::ptr_eq(&video, &run.encode_video(frames(2.0), 70).unwrap()));
+    assert!(!Arc::ptr_eq(&video, &run.encode_video(frames(3.0), 70).unwrap()));
+    assert!(run.encode_video([], 70).is_err());
+    let asked = |words: &str| {
+        conversation(&format!(
+            r#"{{"messages": [{{"role": "user", "content": [{{"type": "image"}},
+                {{"type": "text", "text": "{words}"}}]}}]}}"#
+        ))
+    };
+    let media = [first];
+    run.prompt(&asked("What is it?"), &media).unwrap();
+    let stats = run.prompt(&asked("How many are there?"), &media).unwrap();
+    assert!(stats.n_reused > media[0].n_tokens(), "{stats:?}");
+}
+
+#[test]
 fn long_sounds_are_segmented_not_cut() {
     let engine = tiny();
     let samples = sound(16_000 * 31, 5);
