@@ -9,6 +9,7 @@ pub mod pixel_format;
 pub mod ppm;
 pub mod recording;
 pub mod sound_file;
+pub mod video;
 mod wav_header;
 
 pub use camera::Camera;
@@ -17,3 +18,4 @@ pub use mic::Microphone;
 pub use ppm::PpmStream;
 pub use recording::Recording;
 pub use sound_file::SoundFile;
+pub use video::VideoFile;

@@ -27,4 +27,6 @@ mod see;
 mod session;
 mod tiny;
 mod tokens;
+#[cfg(feature = "cli")]
+mod video;
 mod voice;

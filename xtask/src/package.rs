@@ -38,7 +38,7 @@ const fn like(name: &'static str, probe: Probe, purpose: &'static str) -> Packag
 }
 
 /// pkg-config comes first, because later probes ask it.
-const PACKAGES: [Package; 10] = [
+const PACKAGES: [Package; 11] = [
     need("pkg-config", Probe::Program("pkg-config"), "finds system libraries"),
     need("g++", Probe::Program("c++"), "compiles the kernels"),
     need("make", Probe::Program("make"), "runs the kernels' build"),
@@ -47,6 +47,7 @@ const PACKAGES: [Package; 10] = [
     need("libclang-dev", Probe::Libclang, "reads the kernels' headers"),
     need("libasound2-dev", Probe::Library("alsa"), "microphone and speaker"),
     like("python3", Probe::Program("python3"), "runs the Python example in the tests"),
+    like("ffmpeg", Probe::Program("ffmpeg"), "opens videos"),
     like("ccache", Probe::Program("ccache"), "makes repeated builds fast"),
     like("espeak-ng", Probe::Program("espeak-ng"), "speaks answers aloud"),
 ];

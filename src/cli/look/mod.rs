@@ -6,6 +6,7 @@
 //! - `task`: what they share: options, the open session, one answer
 //! - `question`: `culet caption`, `culet ask` and `culet compare`
 //! - `ocr`: `culet ocr`; `detect`: `culet detect`
+//! - `video`: a video in place of a picture
 //! - `eye`: where frames come from; `see`: `culet see`; `watch`: `culet watch`
 
 pub(crate) mod detect;
@@ -14,4 +15,5 @@ pub(crate) mod ocr;
 pub(crate) mod question;
 pub(crate) mod see;
 mod task;
+mod video;
 pub(crate) mod watch;

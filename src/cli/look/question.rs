@@ -1,5 +1,5 @@
-//! `culet caption`, `culet ask` and `culet compare`: words about one or two pictures.
-//! In: picture files, a question. Out: the answer.
+//! `culet caption`, `culet ask` and `culet compare`: words about pictures or a video.
+//! In: picture or video files, a question. Out: the answer.
 //! Source of the captions' words: ai.google.dev, Gemma 4 image understanding.
 
 use std::path::Path;
@@ -12,9 +12,12 @@ use crate::cli::look::task::FrameArgs;
 use crate::cli::look::task::Task;
 use crate::cli::look::task::TaskArgs;
 use crate::cli::look::task::parse_path;
+use crate::cli::look::video;
+use crate::cli::look::video::VideoArgs;
 
 /// Google's words for a caption.
 pub(super) const CAPTION: &str = "Caption this image.";
+const CAPTION_VIDEO: &str = "Describe this video.";
 const COMPARE: &str = "Compare these images. What is the same, and what is different?";
 /// Soft tokens of a picture that is talked about.
 pub(super) const BUDGET: u32 = 280;
@@ -22,14 +25,16 @@ pub(super) const BUDGET: u32 = 280;
 /// What `caption` is told.
 #[derive(clap::Args)]
 pub(crate) struct CaptionArgs {
-    /// Picture: png, jpeg, webp, gif or bmp; - reads stdin
+    /// Picture (png, jpeg, webp, gif, bmp; - reads stdin) or video (mp4, mov, webm, mkv, avi)
     #[arg(value_parser = parse_path)]
     file: PathBuf,
     /// Ask this instead of the usual words
-    #[arg(long, value_name = "TEXT", default_value = CAPTION, hide_default_value = true)]
-    prompt: String,
+    #[arg(long, value_name = "TEXT")]
+    prompt: Option<String>,
     #[command(flatten)]
     picture: FrameArgs,
+    #[command(flatten)]
+    video: VideoArgs,
     #[command(flatten)]
     task: TaskArgs,
 }
@@ -37,13 +42,15 @@ pub(crate) struct CaptionArgs {
 /// What `ask` is told.
 #[derive(clap::Args)]
 pub(crate) struct AskArgs {
-    /// Picture: png, jpeg, webp, gif or bmp; - reads stdin
+    /// Picture (png, jpeg, webp, gif, bmp; - reads stdin) or video (mp4, mov, webm, mkv, avi)
     #[arg(value_parser = parse_path)]
     file: PathBuf,
     /// What to ask about it
     question: String,
     #[command(flatten)]
     picture: FrameArgs,
+    #[command(flatten)]
+    video: VideoArgs,
     #[command(flatten)]
     task: TaskArgs,
 }
@@ -68,11 +75,19 @@ pub(crate) struct CompareArgs {
 
 /// Says what a picture shows.
 pub(crate) fn run_caption(args: &CaptionArgs) -> Result<()> {
-    answer("caption", &[&args.file], &args.prompt, &args.picture, &args.task)
+    if args.video.is_video(&args.file) {
+        let words = args.prompt.as_deref().unwrap_or(CAPTION_VIDEO);
+        return watch("caption", &args.file, words, &args.video, &args.task);
+    }
+    let words = args.prompt.as_deref().unwrap_or(CAPTION);
+    answer("caption", &[&args.file], words, &args.picture, &args.task)
 }
 
 /// Answers a question about a picture.
 pub(crate) fn run_ask(args: &AskArgs) -> Result<()> {
+    if args.video.is_video(&args.file) {
+        return watch("ask", &args.file, &args.question, &args.video, &args.task);
+    }
     answer("ask", &[&args.file], &args.question, &args.picture, &args.task)
 }
 
@@ -82,6 +97,22 @@ pub(crate) fn run_compare(args: &CompareArgs) -> Result<()> {
     answer("compare", &files, &args.question, &args.picture, &args.task)
 }
 
+/// Answers words about a video.
+fn watch(
+    name: &'static str,
+    path: &Path,
+    words: &str,
+    video: &VideoArgs,
+    args: &TaskArgs,
+) -> Result<()> {
+    let file = video.open(path)?;
+    let mut task = Task::with_room(name, args, video::BUDGET, video::N_CTX)?;
+    let (media, about) = video.encode(&mut task, path, file)?;
+    let outcome = task.answer(&media, words, true)?;
+    task.finish(&outcome, &outcome.parsed.answer, about)
+}
+
+/// Answers words about pictures.
 fn answer(
     name: &'static str,
     files: &[&Path],

@@ -11,6 +11,7 @@ use std::time::Instant;
 
 use culet::Error;
 use culet::Frame;
+use culet::Pcm;
 use culet::Result;
 use culet::sampler::SamplingOptions;
 use culet::session::Encoded;
@@ -106,6 +107,7 @@ pub(super) struct Task<'a> {
     n_answer_max: usize,
     session: Session,
     seen: Vec<Value>,
+    n_soft: usize,
     opened: Duration,
     encoded: Duration,
 }
@@ -116,17 +118,46 @@ impl<'a> Task<'a> {
     /// # Errors
     /// Whatever opening brings; `Input` if the model has no encoder for pictures.
     pub(super) fn open(name: &'static str, args: &'a TaskArgs, budget: u32) -> Result<Self> {
+        Self::with_room(name, args, budget, N_CTX)
+    }
+
+    /// The same, with room for `n_ctx` tokens, or as many as the model takes.
+    ///
+    /// # Errors
+    /// As for [`open`](Self::open).
+    pub(super) fn with_room(
+        name: &'static str,
+        args: &'a TaskArgs,
+        budget: u32,
+        n_ctx: usize,
+    ) -> Result<Self> {
         stop::listen()?;
         let start = Instant::now();
         let engine = args.model.open(true)?;
         engine.vision()?;
-        let n_ctx = N_CTX.min(engine.decoder().hparams().n_ctx_train);
+        let n_ctx = n_ctx.min(engine.decoder().hparams().n_ctx_train);
         let sampling = SamplingOptions::greedy();
         let options = SessionOptions { n_ctx, sampling, ..SessionOptions::default() };
         let session = Session::new(&engine, &options)?;
         let n_answer_max = args.max_tokens.map_or(usize::MAX, |n| n as usize);
         let (seen, encoded, opened) = (Vec::new(), Duration::ZERO, start.elapsed());
-        Ok(Self { args, name, budget, n_answer_max, session, seen, opened, encoded })
+        let n_soft = 0;
+        Ok(Self { args, name, budget, n_answer_max, session, seen, n_soft, opened, encoded })
+    }
+
+    /// Returns the most tokens of pictures, words and answer together.
+    pub(super) fn n_ctx(&self) -> usize {
+        self.session.n_ctx()
+    }
+
+    /// Returns the budget that was asked for, or else the task's own.
+    pub(super) fn wanted_budget(&self) -> u32 {
+        self.args.budget.unwrap_or(self.budget)
+    }
+
+    /// Tells whether the model has an encoder for sound.
+    pub(super) fn hears(&self) -> bool {
+        self.session.engine().hears()
     }
 
     /// Lets answers have at most `n` tokens, unless the person chose a limit.
@@ -176,6 +207,7 @@ impl<'a> Task<'a> {
         let budget = self.budget(width, height)?;
         let (encoded, took) = self.look(frame).map_err(|e| e.at(path.display()))?;
         self.encoded += took;
+        self.n_soft += encoded.n_tokens();
         let (n, ms) = (encoded.n_tokens(), took.as_secs_f64() * 1e3);
         log::info!("{}: {n} soft tokens of {budget}, {ms:.0} ms", path.display());
         self.seen.push(json!({
@@ -185,6 +217,46 @@ impl<'a> Task<'a> {
             "budget": budget,
             "tokens": n,
         }));
+        Ok(encoded)
+    }
+
+    /// Encodes the frames of a video, with their times in seconds.
+    ///
+    /// # Errors
+    /// As for [`Session::encode_video`]; `Cancelled` if Ctrl-C came.
+    pub(super) fn encode_video(
+        &mut self,
+        frames: impl Iterator<Item = Result<(f64, Frame)>>,
+        budget: u32,
+    ) -> Result<Arc<Encoded>> {
+        self.timed(|session| session.encode_video(frames, budget))
+    }
+
+    /// Encodes a sound.
+    ///
+    /// # Errors
+    /// As for [`Session::encode_sound`]; `Cancelled` if Ctrl-C came.
+    pub(super) fn encode_sound(
+        &mut self,
+        blocks: impl Iterator<Item = Result<Pcm>>,
+    ) -> Result<Arc<Encoded>> {
+        self.timed(|session| session.encode_sound(blocks))
+    }
+
+    fn timed(
+        &mut self,
+        encode: impl FnOnce(&mut Session) -> Result<Arc<Encoded>>,
+    ) -> Result<Arc<Encoded>> {
+        let cancel = self.session.cancel().clone();
+        let _stoppable = Stoppable::new(&cancel);
+        let start = Instant::now();
+        let encoded = encode(&mut self.session);
+        self.encoded += start.elapsed();
+        if cancel.is_cancelled() {
+            return Err(Error::cancelled());
+        }
+        let encoded = encoded?;
+        self.n_soft += encoded.n_tokens();
         Ok(encoded)
     }
 
@@ -218,10 +290,8 @@ impl<'a> Task<'a> {
         if !self.args.json {
             return Ok(());
         }
-        let n_media =
-            self.seen.iter().filter_map(|seen| seen["tokens"].as_u64()).sum::<u64>() as usize;
         let mut document = json!({ "task": self.name, "text": text, "pictures": self.seen });
-        for more in [own, outcome.to_json(n_media, [self.opened, self.encoded])] {
+        for more in [own, outcome.to_json(self.n_soft, [self.opened, self.encoded])] {
             let fields = more.as_object().into_iter().flatten();
             for (key, value) in fields.filter(|(key, _)| *key != "text") {
                 document[key] = value.clone();
