@@ -11,8 +11,11 @@ use std::time::Instant;
 
 use culet::ErrorKind;
 use culet::source::FrameStream;
+use culet::source::PpmStream;
 use culet::source::SoundFile;
 use culet::source::image_file;
+use culet::source::pixel_format::PixelFormat;
+use culet::source::pixel_format::frame_of;
 
 const CASES_DEFAULT: u64 = 15_000;
 /// Longest that one file may take.
@@ -199,5 +202,51 @@ fn damaged_pictures_do_no_harm() {
                 false
             }
         }
+    });
+}
+
+#[test]
+fn damaged_camera_frames_do_no_harm() {
+    let formats = [
+        PixelFormat::Rgb,
+        PixelFormat::Bgr,
+        PixelFormat::Grey,
+        PixelFormat::Yuyv,
+        PixelFormat::Nv12,
+        PixelFormat::Mjpeg,
+    ];
+    attack("camera frames", &files("images", &["jpg"]), |bytes| {
+        let side = |i: usize| bytes.get(i).map_or(0, |byte| u32::from(byte % 64));
+        let sides = (side(20), side(21));
+        let mut is_jpeg = false;
+        for format in formats {
+            match frame_of(format, sides.0, sides.1, &bytes) {
+                Ok(_) => is_jpeg |= format == PixelFormat::Mjpeg,
+                Err(e) => assert_ne!(e.kind(), ErrorKind::Internal, "{format:?}: {e}"),
+            }
+        }
+        is_jpeg
+    });
+}
+
+#[test]
+fn damaged_pipes_of_pictures_do_no_harm() {
+    let picture =
+        |header: &str, n: u8| [header.as_bytes(), &vec![b'7'; 3 * usize::from(n)]].concat();
+    let files = [
+        [picture("P6\n3 2\n255\n", 6), picture("P6 1 4 255 ", 4)].concat(),
+        picture("P6\n# a remark\n11 2 # another\n255\n", 22),
+    ];
+    attack("pipes", &files, |bytes| {
+        for frame in PpmStream::new("pipe", &bytes[..]).take(FRAMES_MAX) {
+            match frame {
+                Ok(frame) => assert!(!frame.rgb().is_empty() && frame.rgb().len() < bytes.len()),
+                Err(e) => {
+                    assert_ne!(e.kind(), ErrorKind::Internal, "{e}");
+                    return false;
+                }
+            }
+        }
+        true
     });
 }
