@@ -21,6 +21,8 @@ use std::path::PathBuf;
 use no_peer as peer;
 pub(crate) use run::run;
 
+use crate::cli::run::parse_budget;
+
 /// What `bench` is told.
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -48,6 +50,10 @@ pub(crate) struct Args {
     /// Tokens before an answer
     #[arg(long, value_name = "N,..", value_delimiter = ',', default_value = "0,2048,8192")]
     depths: Vec<usize>,
+    /// Budgets of pictures, in soft tokens: 70, 140, 280, 560, 1120
+    #[arg(long, value_name = "N,..", value_delimiter = ',', default_value = "280")]
+    #[arg(value_parser = parse_budget)]
+    pictures: Vec<u32>,
     /// Samples of each number
     #[arg(long, value_name = "N", default_value = "5")]
     #[arg(value_parser = clap::value_parser!(u16).range(1..=1000))]

@@ -26,7 +26,7 @@ impl Peer {
     }
 
     /// Never runs.
-    pub(super) fn media(&self, _: &Path, _: usize) -> Result<Media> {
+    pub(super) fn media(&self, _: &Path, _: usize, _: u32) -> Result<Media> {
         match *self {}
     }
 }

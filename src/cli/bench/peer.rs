@@ -31,8 +31,6 @@ use llama_cpp_2::token::LlamaToken;
 
 /// Tokens that are given at once, as its own benchmark does.
 const N_BATCH: usize = 2048;
-/// Soft tokens of a picture, as on our side.
-const N_PICTURE_TOKENS: i32 = super::media::PICTURE_TOKENS as i32;
 
 fn failed(what: &str, e: impl std::fmt::Display) -> Error {
     Error::internal(format!("llama.cpp: {what}: {e}"))
@@ -68,16 +66,16 @@ impl Peer {
         Ok(Timeline { timeline, batch: LlamaBatch::new(N_BATCH, 1), n_past: 0 })
     }
 
-    /// Opens the encoders.
-    pub(super) fn media(&self, mmproj: &Path, n_threads: usize) -> Result<Media> {
+    /// Opens the encoders, for pictures of `n_soft` soft tokens.
+    pub(super) fn media(&self, mmproj: &Path, n_threads: usize, n_soft: u32) -> Result<Media> {
         let marker = CString::new(mtmd_default_marker()).map_err(|e| failed("marker", e))?;
         let options = MtmdContextParams {
             use_gpu: false,
             print_timings: false,
             n_threads: n_threads as i32,
             media_marker: marker,
-            image_min_tokens: N_PICTURE_TOKENS,
-            image_max_tokens: N_PICTURE_TOKENS,
+            image_min_tokens: n_soft as i32,
+            image_max_tokens: n_soft as i32,
         };
         let path = mmproj.to_str().ok_or_else(|| failed("mmproj", "its path is not UTF-8"))?;
         let encoders = MtmdContext::init_from_file(path, &self.model, &options);

@@ -46,7 +46,8 @@ pub(crate) fn run(args: Args) -> Result<()> {
     let backend = BackendOptions { n_threads, gpu: None };
     let options = EngineOptions { backend, memory_bytes_max: None };
     let n_repeat = usize::from(args.repeat);
-    let wanted = Wanted { n_threads, prefill: args.prefill, depths: args.depths, n_repeat };
+    let (prefill, depths, pictures) = (args.prefill, args.depths, args.pictures);
+    let wanted = Wanted { n_threads, prefill, depths, pictures, n_repeat };
 
     let mut progress = Progress::new();
     progress.set("opening");
@@ -60,8 +61,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
     rows.extend(opening);
     if let Some(mmproj) = &mmproj {
         progress.set("pictures and sounds");
-        let mut encoders = peer.as_ref().map(|p| p.media(mmproj, n_threads)).transpose()?;
-        rows.extend(media::measure(&engine, encoders.as_mut(), n_repeat)?);
+        rows.extend(media::measure(&engine, mmproj, peer.as_ref(), &wanted)?);
     }
     progress.clear();
     let h = engine.decoder().hparams();

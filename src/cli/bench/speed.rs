@@ -46,6 +46,8 @@ pub(super) struct Wanted {
     pub(super) n_threads: usize,
     pub(super) prefill: Vec<usize>,
     pub(super) depths: Vec<usize>,
+    /// Soft tokens of pictures.
+    pub(super) pictures: Vec<u32>,
     pub(super) n_repeat: usize,
 }
 
