@@ -5,6 +5,7 @@
 //! Invariant: nothing that a person says, hears or sees is in a log line or an error.
 
 mod bench;
+mod doctor;
 pub(crate) mod input;
 mod look;
 mod model;
@@ -14,6 +15,7 @@ mod probe;
 mod program;
 mod run;
 mod show;
+mod system;
 mod voice;
 
 pub(crate) use program::Program;

@@ -6,6 +6,7 @@ use clap::Subcommand;
 use culet::Result;
 
 use crate::cli::bench;
+use crate::cli::doctor;
 use crate::cli::look;
 use crate::cli::pack;
 use crate::cli::probe;
@@ -40,6 +41,8 @@ pub(crate) enum Verb {
     Compare(look::question::CompareArgs),
     /// Find things in a picture: boxes in pixels, and a copy with them drawn
     Detect(look::detect::Args),
+    /// Tell what this machine has and what Culet would use of it
+    Doctor(doctor::Args),
     /// Read the text in a picture
     Ocr(look::ocr::Args),
     /// Write a copy of a model whose weights lie as this machine's kernels read them
@@ -71,6 +74,7 @@ impl Verb {
             Self::Caption(args) => look::question::run_caption(&args),
             Self::Compare(args) => look::question::run_compare(&args),
             Self::Detect(args) => look::detect::run(&args),
+            Self::Doctor(args) => doctor::run(&args),
             Self::Ocr(args) => look::ocr::run(&args),
             Self::Pack(args) => pack::run(args),
             Self::Probe(args) => probe::run(args),

@@ -11,6 +11,7 @@ use std::sync::atomic::Ordering;
 
 use llama_cpp_sys_2 as sys;
 
+use super::module;
 use crate::error::Error;
 use crate::error::Result;
 
@@ -94,7 +95,7 @@ pub(super) fn init() {
             sys::ggml_log_set(Some(on_log), std::ptr::null_mut());
             sys::ggml_set_abort_callback(Some(on_abort));
             if sys::ggml_backend_dev_count() == 0 {
-                sys::ggml_backend_load_all();
+                module::load();
             }
         }
     });
@@ -177,7 +178,8 @@ pub(super) fn cpu_function(name: &CStr) -> Result<Option<NonNull<c_void>>> {
     Ok(NonNull::new(raw))
 }
 
-fn default_threads() -> usize {
+/// Returns how many threads a backend uses if it is not told.
+pub fn default_threads() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get).min(8)
 }
 

@@ -292,3 +292,24 @@ fn help_and_version_go_to_stdout() {
     assert_eq!(culet(&[]).status.code(), Some(2));
     assert_eq!(culet(&["dance"]).status.code(), Some(2));
 }
+
+#[test]
+fn the_doctor_tells_what_the_machine_has() {
+    let report = json_of(&["doctor", "--json"]);
+    assert_eq!(report["arch"], std::env::consts::ARCH);
+    let devices = report["devices"].as_array().unwrap();
+    assert!(devices.iter().any(|d| d["is_gpu"] == false && d["name"].is_string()), "{report}");
+    let kernels = report["kernels"].as_object().unwrap();
+    let is_known = |v: &Value| ["own", "packed", "plain"].iter().any(|name| v == name);
+    assert!(kernels.len() >= 7 && kernels.values().all(is_known), "{report}");
+    for list in ["microphones", "speakers", "cameras"] {
+        assert!(report[list].is_array() || report[list]["error"].is_string(), "{report}");
+    }
+    assert!(report["programs"].as_object().unwrap().contains_key("espeak-ng"));
+    let text = stdout_of(&["doctor"]);
+    assert!(text.lines().all(|line| line.len() > 14), "{text}");
+    let mut alone = program(&["doctor", "--json"]);
+    let output = alone.env("PATH", "").output().unwrap();
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(report["programs"]["ffmpeg"].is_null(), "{report}");
+}

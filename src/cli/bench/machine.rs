@@ -15,6 +15,8 @@ use culet::model::memory::Part;
 use serde_json::Value;
 use serde_json::json;
 
+use crate::cli::system;
+
 /// Bytes that are streamed through: far more than caches hold.
 const STREAM_BYTES: usize = 256 << 20;
 const N_STREAMS: usize = 5;
@@ -63,14 +65,6 @@ impl Machine {
     }
 }
 
-/// Returns the name of the machine's processor.
-pub(super) fn cpu() -> String {
-    let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let line = text.lines().find(|l| l.starts_with("model name"));
-    let name = line.and_then(|l| l.split_once(':')).map(|(_, name)| name.trim().to_owned());
-    name.unwrap_or_else(|| std::env::consts::ARCH.to_owned())
-}
-
 /// Returns how many programs wanted to run during the last minute.
 fn load() -> Option<f64> {
     std::fs::read_to_string("/proc/loadavg").ok()?.split(' ').next()?.parse().ok()
@@ -93,9 +87,7 @@ impl Memory {
 }
 
 fn proc_mib(file: &str, key: &str) -> Option<f64> {
-    let text = std::fs::read_to_string(file).ok()?;
-    let line = text.lines().find(|l| l.starts_with(key))?;
-    let kib: f64 = line.split_whitespace().nth(1)?.parse().ok()?;
+    let kib = system::proc_kib(file, key)? as f64;
     Some((kib / 102.4).round() / 10.0)
 }
 

@@ -25,6 +25,7 @@ use crate::cli::model::fitting_mmproj;
 use crate::cli::model::shipped_model;
 use crate::cli::print;
 use crate::cli::print::Progress;
+use crate::cli::system;
 
 /// Measures, or writes a file to measure.
 pub(crate) fn run(args: Args) -> Result<()> {
@@ -68,7 +69,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
     let types: Vec<String> =
         memory::types(engine.file().tensors()).iter().map(|t| t.0.to_string()).collect();
     let machine = Machine {
-        cpu: machine::cpu(),
+        cpu: system::cpu(),
         n_threads,
         model: format!("{}, {}, {}", engine.file().name(), engine.variant_name(), types.join(" ")),
         token_bytes: machine::token_bytes(engine.file(), h),

@@ -15,3 +15,5 @@ pub(super) use call::Custom;
 pub(super) use call::SRC_MAX;
 pub use call::Split;
 pub(super) use call::run;
+pub(super) use nibbles::is_fast as has_nibbles;
+pub(super) use tiles::dots;

@@ -45,7 +45,7 @@ impl<const M: usize> Block<M> {
 }
 
 /// Returns whether this processor does it faster than ggml's own kernels.
-pub(super) fn is_fast() -> bool {
+pub(in crate::ggml) fn is_fast() -> bool {
     #[cfg(target_arch = "x86_64")]
     if avx512::is_available() {
         return true;
