@@ -1,4 +1,4 @@
-//! C, C++ and Python programs, run against the library; the former built with warnings as errors.
+//! C, C++, Python and Java programs, run against the library; C and C++ with warnings as errors.
 //!
 //! In: the header, the built library, programs. Out: what they print.
 //! The programs' own code runs under AddressSanitizer and UndefinedBehaviorSanitizer where the
@@ -169,6 +169,44 @@ fn the_python_example_reads_wav_and_ppm_files() {
     ];
     let said = run_python(&root().join("examples/python/ask.py"), &arguments);
     assert!(said.ends_with('\n') && said.len() > 1, "{said:?}");
+    std::fs::remove_dir_all(&folder).unwrap();
+}
+
+/// Returns the folder of the JDK whose compiler is on the search path.
+fn jdk() -> PathBuf {
+    let path = std::env::var_os("PATH").unwrap();
+    let javac = std::env::split_paths(&path).map(|folder| folder.join("javac"));
+    let javac = javac.filter_map(|file| file.canonicalize().ok()).next();
+    let javac = javac.expect("no javac; install a JDK, such as default-jdk-headless");
+    javac.ancestors().nth(2).unwrap().to_owned()
+}
+
+#[test]
+fn the_android_example_s_jni_layer_works_on_a_desktop() {
+    let (folder, jdk) = (scratch("jni"), jdk());
+    let example = root().join("examples/android/culet/src/main");
+    let mut command = Command::new(jdk.join("bin/javac"));
+    command.args(["-encoding", "UTF-8", "-Xlint:all", "-Werror", "-d"]).arg(&folder);
+    command.arg(example.join("java/org/culet/Native.java"));
+    command.arg(example.join("java/org/culet/CuletException.java"));
+    must_succeed(command.arg(here().join("tests/Smoke.java")), &[]);
+    let (layer, library) = (folder.join("libculet_jni.so"), library_folder());
+    let system = if cfg!(target_os = "macos") { "darwin" } else { "linux" };
+    let mut command = compiler(false);
+    command.args(["-fPIC", "-shared"]).arg("-I").arg(here().join("include"));
+    command.arg("-I").arg(jdk.join("include")).arg("-I").arg(jdk.join("include").join(system));
+    command.arg(example.join("cpp/culet_jni.c")).arg("-o").arg(&layer);
+    command.arg("-L").arg(&library).arg("-lculet_c");
+    command.arg(format!("-Wl,-rpath,{}", library.display()));
+    must_succeed(&mut command, &[]);
+    let tiny = root().join("models/tiny");
+    let mut command = Command::new(jdk.join("bin/java"));
+    command.args(["-Xcheck:jni", "-cp"]).arg(&folder).arg("org.culet.Smoke").arg(&layer);
+    command.arg(tiny.join("culet-tiny-q4_0.gguf")).arg(tiny.join("mmproj-culet-tiny-q8_0.gguf"));
+    let said = must_succeed(&mut command, &[]);
+    let parts = ["text: ", "sound: ", "picture: ", "cancelled and repeated: "];
+    assert!(parts.iter().all(|part| said.contains(part)), "{said:?}");
+    assert!(!said.contains("WARNING"), "{said:?}");
     std::fs::remove_dir_all(&folder).unwrap();
 }
 

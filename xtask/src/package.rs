@@ -38,7 +38,7 @@ const fn like(name: &'static str, probe: Probe, purpose: &'static str) -> Packag
 }
 
 /// pkg-config comes first, because later probes ask it.
-const PACKAGES: [Package; 11] = [
+const PACKAGES: [Package; 12] = [
     need("pkg-config", Probe::Program("pkg-config"), "finds system libraries"),
     need("g++", Probe::Program("c++"), "compiles the kernels"),
     need("make", Probe::Program("make"), "runs the kernels' build"),
@@ -48,6 +48,7 @@ const PACKAGES: [Package; 11] = [
     need("libasound2-dev", Probe::Library("alsa"), "microphone and speaker"),
     like("python3", Probe::Program("python3"), "runs the Python example in the tests"),
     like("ffmpeg", Probe::Program("ffmpeg"), "opens videos"),
+    like("default-jdk-headless", Probe::Program("javac"), "runs the JNI layer in the tests"),
     like("ccache", Probe::Program("ccache"), "makes repeated builds fast"),
     like("espeak-ng", Probe::Program("espeak-ng"), "speaks answers aloud"),
 ];
@@ -171,7 +172,8 @@ fn succeeds(program: &str, arguments: &[&str]) -> bool {
     command.status().is_ok_and(|status| status.success())
 }
 
-fn on_path(program: &str) -> bool {
+/// Tells whether the search path has a program.
+pub(crate) fn on_path(program: &str) -> bool {
     let file = format!("{program}{}", env::consts::EXE_SUFFIX);
     env::var_os("PATH")
         .is_some_and(|path| env::split_paths(&path).any(|folder| folder.join(&file).is_file()))
