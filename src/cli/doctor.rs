@@ -20,8 +20,7 @@ use crate::cli::system;
 /// Types of weights that files of these models have most.
 const TYPES: [&str; 7] = ["F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_K", "Q6_K"];
 /// Programs that are started where they are found, and what for.
-const PROGRAMS: [(&str, &str); 2] =
-    [("espeak-ng", "speaks answers"), ("ffmpeg", "opens videos")];
+const PROGRAMS: [(&str, &str); 2] = [("espeak-ng", "speaks answers"), ("ffmpeg", "opens videos")];
 const LIMITS: [(&str, &str); 3] = [
     ("address_space", "Max address space"),
     ("locked_memory", "Max locked memory"),

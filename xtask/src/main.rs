@@ -1,9 +1,11 @@
-//! Set-up commands of the repository: `cargo xtask test` and `cargo xtask demo`.
+//! Commands of the repository: `cargo xtask test`, `cargo xtask demo`, `cargo xtask dist`.
 //! In: the name of a command. Out: progress on stdout; exit status 0 done, 1 failed, 2 usage.
 //! Source: `std` only, because the program itself cannot be built before this has run.
 //! Invariant: nothing is installed that is already there, so a prepared machine needs no network.
 
 mod demo;
+mod dist;
+mod notices;
 mod package;
 mod step;
 mod suite;
@@ -19,8 +21,7 @@ usage: cargo xtask COMMAND
 commands:
   test    install what is missing, then run every check of this repository
   demo    install what is missing, build culet and give it a sound and a picture
-
-`dist` (programs for other machines) does not exist yet.";
+  dist T  build and pack program and library for a target, such as aarch64-linux";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = env::args().skip(1).collect();
@@ -28,6 +29,7 @@ fn main() -> ExitCode {
     let outcome = match names.as_slice() {
         ["test"] => suite::run(&root()),
         ["demo"] => demo::run(&root()),
+        ["dist", target] => dist::run(&root(), target),
         ["help" | "--help" | "-h"] => {
             println!("{USAGE}");
             return ExitCode::SUCCESS;
@@ -50,7 +52,8 @@ fn main() -> ExitCode {
 fn complaint(names: &[&str]) -> String {
     match names {
         [] => "xtask: no command given".to_owned(),
-        ["dist", ..] => "xtask: dist is not available yet; only test and demo exist".to_owned(),
+        ["dist"] => "xtask: dist needs a target; see cross/README.md".to_owned(),
+        ["dist", _, extra, ..] => format!("xtask: argument not known: {extra}"),
         ["test" | "demo", extra, ..] => format!("xtask: argument not known: {extra}"),
         [other, ..] => format!("xtask: command not known: {other}"),
     }
@@ -71,7 +74,7 @@ mod tests {
     fn complaints_name_the_argument() {
         let cases: [(&[&str], &str); 5] = [
             (&[], "no command given"),
-            (&["dist", "aarch64-linux"], "only test and demo exist"),
+            (&["dist"], "needs a target"),
             (&["test", "-v"], "-v"),
             (&["demo", "now"], "now"),
             (&["tset"], "tset"),

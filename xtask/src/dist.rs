@@ -1,0 +1,394 @@
+//! `cargo xtask dist TARGET`: the program and the library for another machine, in one archive.
+//!
+//! In: the name of a target. Out: `target/dist/culet-VERSION-TARGET.tar.gz`, and its sha256.
+//! Invariant: what is needed and missing is said before anything is built.
+
+use std::env;
+use std::fs;
+use std::path::Path;
+use std::path::PathBuf;
+use std::process::Command;
+
+use crate::notices;
+use crate::package;
+use crate::step::Steps;
+use crate::step::cargo_program;
+
+/// One kind of machine.
+pub(crate) struct Target {
+    pub(crate) name: &'static str,
+    triple: &'static str,
+    /// Features of the package `culet` besides the program's own.
+    features: &'static [&'static str],
+    /// Whether the program is built, or the library alone.
+    has_program: bool,
+    /// Environment of the build; `ROOT` and `SYSROOT` stand for folders.
+    environment: &'static [(&'static str, &'static str)],
+    /// Programs that must be on the search path.
+    tools: &'static [&'static str],
+    /// Variables that name an SDK and must be set.
+    sdks: &'static [&'static str],
+    /// System that the build runs on.
+    host: &'static str,
+}
+
+/// Leaves llama.cpp's own library out, which is never called.
+const KERNELS_ONLY: (&str, &str) =
+    ("CMAKE_PROJECT_TOP_LEVEL_INCLUDES", "ROOT/cross/kernels-only.cmake");
+/// Libraries lie beside the program or in the folder beside its own.
+const BESIDE: (&str, &str) = ("RUSTFLAGS", "-Clink-arg=-Wl,-rpath,$ORIGIN/../lib:$ORIGIN");
+
+#[rustfmt::skip]
+pub(crate) const TARGETS: [Target; 7] = [
+    Target {
+        name: "x86_64-linux", triple: "x86_64-unknown-linux-gnu", host: "linux",
+        features: &["dynamic-backends"], has_program: true,
+        environment: &[KERNELS_ONLY, BESIDE],
+        tools: &["cmake", "clang", "strip", "tar", "sha256sum"], sdks: &[],
+    },
+    Target {
+        name: "aarch64-linux", triple: "aarch64-unknown-linux-gnu", host: "linux",
+        features: &["dynamic-backends"], has_program: true,
+        environment: &[
+            KERNELS_ONLY,
+            ("RUSTFLAGS", "-Clink-arg=-Wl,-rpath,$ORIGIN/../lib:$ORIGIN \
+                           -L SYSROOT/usr/lib/aarch64-linux-gnu"),
+            ("CMAKE_TOOLCHAIN_FILE", "ROOT/cross/aarch64-linux.cmake"),
+            ("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER", "aarch64-linux-gnu-gcc"),
+            ("BINDGEN_EXTRA_CLANG_ARGS_aarch64_unknown_linux_gnu",
+             "--sysroot=/usr/aarch64-linux-gnu -I/usr/aarch64-linux-gnu/include"),
+            ("PKG_CONFIG_ALLOW_CROSS", "1"),
+            ("PKG_CONFIG_SYSROOT_DIR", "SYSROOT"),
+            ("PKG_CONFIG_LIBDIR", "SYSROOT/usr/lib/aarch64-linux-gnu/pkgconfig"),
+        ],
+        tools: &["cmake", "clang", "aarch64-linux-gnu-gcc", "aarch64-linux-gnu-strip", "tar",
+                 "sha256sum"],
+        sdks: &[],
+    },
+    Target {
+        name: "aarch64-linux-cuda", triple: "aarch64-unknown-linux-gnu", host: "linux",
+        features: &["cuda"], has_program: true, environment: &[KERNELS_ONLY],
+        tools: &["cmake", "clang", "nvcc", "strip", "tar", "sha256sum"], sdks: &[],
+    },
+    Target {
+        name: "aarch64-android", triple: "aarch64-linux-android", host: "linux",
+        features: &[], has_program: false, environment: &[],
+        tools: &["cmake", "clang", "tar", "sha256sum"],
+        sdks: &["ANDROID_NDK", "CARGO_TARGET_AARCH64_LINUX_ANDROID_LINKER"],
+    },
+    Target {
+        name: "aarch64-macos", triple: "aarch64-apple-darwin", host: "macos",
+        features: &["metal"], has_program: true, environment: &[KERNELS_ONLY],
+        tools: &["cmake", "xcrun", "strip", "tar", "shasum"], sdks: &[],
+    },
+    Target {
+        name: "aarch64-ios", triple: "aarch64-apple-ios", host: "macos",
+        features: &["metal"], has_program: false, environment: &[KERNELS_ONLY],
+        tools: &["cmake", "xcrun", "tar", "shasum"], sdks: &[],
+    },
+    Target {
+        name: "x86_64-windows", triple: "x86_64-pc-windows-msvc", host: "windows",
+        features: &[], has_program: true,
+        environment: &[KERNELS_ONLY, ("RUSTFLAGS", "-Ctarget-feature=+crt-static")],
+        tools: &["cmake", "clang", "tar", "certutil"], sdks: &[],
+    },
+];
+
+/// Builds for a target and packs the result.
+pub(crate) fn run(root: &Path, name: &str) -> Result<(), String> {
+    let target = TARGETS.iter().find(|t| t.name == name).ok_or_else(|| unknown(name))?;
+    target.check()?;
+    let place = Place::new(root, target);
+    let environment = place.environment(root);
+    let environment: Vec<_> = environment.iter().map(|(k, v)| (*k, v.as_str())).collect();
+    let mut steps = Steps::new(root, if target.has_program { 2 } else { 1 });
+    let std = standard_library(target.triple)?;
+    let features = target.features.iter().map(|f| format!("culet/{f}")).collect::<Vec<_>>();
+    let features = features.join(",");
+    let folder = place.work.to_str().ok_or("the repository's path is not UTF-8")?;
+    let mut common = vec!["--profile", "dist", "--target", target.triple, "--target-dir", folder];
+    common.extend(std.arguments);
+    let environment = [environment, std.environment.to_vec()].concat();
+    fs::remove_dir_all(&place.package).ok();
+    for part in ["bin", "lib", "include"] {
+        make(&place.package.join(part))?;
+    }
+    if target.has_program {
+        let build = ["build", "-p", "culet", "--bin", "culet", "--features"];
+        place.forget_links()?;
+        let line = [&build, &[features.as_str()][..], &common].concat();
+        steps.cargo("program", &line, &environment)?;
+        place.keep(&place.built, &["culet", "culet.exe"], "bin")?;
+    }
+    place.forget_links()?;
+    let line =
+        [&["build", "-p", "culet-ffi", "--features"], &[features.as_str()][..], &common].concat();
+    steps.cargo("library", &line, &environment)?;
+    place.keep(&place.built, &LIBRARIES, "lib")?;
+    place.keep_kernels()?;
+    place.strip()?;
+    copy(&root.join("ffi/include/culet.h"), &place.package.join("include/culet.h"))?;
+    for file in ["LICENSE-APACHE", "LICENSE-MIT", "README.md"] {
+        copy(&root.join(file), &place.package.join(file))?;
+    }
+    let text = notices::text(root, target.triple, &features)?;
+    write(&place.package.join("NOTICES.txt"), &text)?;
+    write(&place.package.join("VERSION"), &format!("{}\n", env!("CARGO_PKG_VERSION")))?;
+    place.pack()
+}
+
+const LIBRARIES: [&str; 6] = [
+    "libculet_c.so",
+    "libculet_c.dylib",
+    "culet_c.dll",
+    "culet_c.dll.lib",
+    "libculet_c.a",
+    "culet_c.lib",
+];
+
+fn unknown(name: &str) -> String {
+    let names: Vec<_> = TARGETS.iter().map(|t| t.name).collect();
+    format!("target {name} is not known; there are: {}", names.join(", "))
+}
+
+impl Target {
+    /// Tells what is missing to build for it here.
+    fn check(&self) -> Result<(), String> {
+        if env::consts::OS != self.host {
+            let (name, host) = (self.name, self.host);
+            return Err(format!("{name} is built on {host}; see cross/README.md"));
+        }
+        let missing: Vec<_> = self.tools.iter().filter(|t| !package::on_path(t)).collect();
+        let unset: Vec<_> = self.sdks.iter().filter(|v| env::var_os(v).is_none()).collect();
+        match (missing.is_empty(), unset.is_empty()) {
+            (true, true) => Ok(()),
+            _ => Err(format!(
+                "{} needs programs {missing:?} and variables {unset:?}; see cross/README.md",
+                self.name
+            )),
+        }
+    }
+}
+
+/// How the standard library for a target is had.
+struct Standard {
+    arguments: &'static [&'static str],
+    environment: &'static [(&'static str, &'static str)],
+}
+
+/// Uses what rustup installed, or else builds it from the toolchain's sources.
+fn standard_library(triple: &str) -> Result<Standard, String> {
+    let program = env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
+    let ask = |arguments: &[&str]| {
+        let output = Command::new(&program).args(arguments).output();
+        let output = output.map_err(|e| format!("rustc cannot be started: {e}"))?;
+        Ok::<_, String>(PathBuf::from(String::from_utf8_lossy(&output.stdout).trim()))
+    };
+    if ask(&["--print", "target-libdir", "--target", triple])?.is_dir() {
+        return Ok(Standard { arguments: &[], environment: &[] });
+    }
+    if ask(&["--print", "sysroot"])?.join("lib/rustlib/src/rust/library/Cargo.lock").is_file() {
+        let arguments = &["-Zbuild-std=std,panic_abort"];
+        return Ok(Standard { arguments, environment: &[("RUSTC_BOOTSTRAP", "1")] });
+    }
+    Err(format!("no standard library for {triple}: rustup target add {triple}"))
+}
+
+/// Folders of one build.
+struct Place<'a> {
+    target: &'a Target,
+    name: String,
+    /// `target/dist`.
+    dist: PathBuf,
+    /// Cargo's target folder of this build.
+    work: PathBuf,
+    /// Where cargo leaves programs and libraries.
+    built: PathBuf,
+    /// What is packed.
+    package: PathBuf,
+}
+
+impl<'a> Place<'a> {
+    fn new(root: &Path, target: &'a Target) -> Self {
+        let dist = root.join("target/dist");
+        let work = dist.join(target.name);
+        let built = work.join(target.triple).join("dist");
+        let name = format!("culet-{}-{}", env!("CARGO_PKG_VERSION"), target.name);
+        Self { target, package: dist.join(&name), name, dist, work, built }
+    }
+
+    fn environment(&self, root: &Path) -> Vec<(&'static str, String)> {
+        let sysroot = self.work.join("sysroot");
+        let (root, sysroot) = (root.display().to_string(), sysroot.display().to_string());
+        let fill = |v: &str| v.replace("SYSROOT", &sysroot).replace("ROOT", &root);
+        self.target.environment.iter().map(|(k, v)| (*k, fill(v))).collect()
+    }
+
+    /// Removes links that an earlier build of the kernels left and the next refuses to replace.
+    fn forget_links(&self) -> Result<(), String> {
+        for folder in [&self.built, &self.built.join("deps"), &self.built.join("examples")] {
+            for file in files(folder) {
+                if is_kernel(&file) {
+                    let told = |e| format!("{} cannot be removed: {e}", file.display());
+                    fs::remove_file(&file).map_err(told)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Copies those of the named files that are there; at least one must be.
+    fn keep(&self, from: &Path, names: &[&str], part: &str) -> Result<(), String> {
+        let there: Vec<_> = names.iter().filter(|n| from.join(n).is_file()).collect();
+        for name in &there {
+            copy(&from.join(name), &self.package.join(part).join(name))?;
+        }
+        match there.is_empty() {
+            true => Err(format!("{}: none of {names:?} was built", from.display())),
+            false => Ok(()),
+        }
+    }
+
+    /// Copies the kernels' modules and libraries, if they are apart, from the newest build.
+    fn keep_kernels(&self) -> Result<(), String> {
+        let builds = files(&self.built.join("build")).into_iter();
+        let age = |p: &PathBuf| fs::metadata(p).and_then(|m| m.modified()).ok();
+        let newest = builds.filter(|p| p.join("out/backends").is_dir()).max_by_key(age);
+        let Some(newest) = newest else { return Ok(()) };
+        let apart = [files(&newest.join("out/lib")), files(&newest.join("out/backends"))].concat();
+        for file in apart.iter().filter(|f| is_kernel(f) && is_needed(f)) {
+            let name = file.file_name().ok_or("a file has a name")?;
+            copy(file, &self.package.join("lib").join(name))?;
+        }
+        Ok(())
+    }
+
+    /// Takes symbols out of the kernels; cargo has done it for the rest.
+    fn strip(&self) -> Result<(), String> {
+        let Some(tool) = self.target.tools.iter().find(|t| t.ends_with("strip")) else {
+            return Ok(());
+        };
+        for file in files(&self.package.join("lib")).iter().filter(|f| is_kernel(f)) {
+            let mut command = Command::new(tool);
+            succeed(command.arg("--strip-unneeded").arg(file))?;
+        }
+        Ok(())
+    }
+
+    /// Makes the archive and tells its size and sum.
+    fn pack(&self) -> Result<(), String> {
+        let archive = format!("{}.tar.gz", self.name);
+        let mut tar = Command::new("tar");
+        tar.current_dir(&self.dist).args(["-czf", &archive, &self.name]);
+        succeed(&mut tar)?;
+        let sum = match self.target.host {
+            "linux" => told(Command::new("sha256sum").current_dir(&self.dist).arg(&archive))?,
+            "macos" => {
+                let mut sum = Command::new("shasum");
+                told(sum.current_dir(&self.dist).args(["-a", "256", &archive]))?
+            }
+            _ => {
+                let mut sum = Command::new("certutil");
+                told(sum.current_dir(&self.dist).args(["-hashfile", &archive, "SHA256"]))?
+            }
+        };
+        write(&self.dist.join(format!("{archive}.sha256")), &sum)?;
+        for file in [files(&self.package.join("bin")), files(&self.package.join("lib"))].concat() {
+            let size = fs::metadata(&file).map_or(0, |m| m.len());
+            let name = file.file_name().unwrap_or_default().to_string_lossy();
+            println!("    {size:>10}  {name}");
+        }
+        println!("==> {}\n    {}", self.dist.join(&archive).display(), sum.trim());
+        Ok(())
+    }
+}
+
+/// Tells whether a file is one of ggml's libraries or modules.
+fn is_kernel(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    name.starts_with("libggml") || name.starts_with("libllama") || name.starts_with("ggml")
+}
+
+/// Tells whether the program asks for a file: modules, and libraries under the name they bear.
+fn is_needed(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let is_library = name.starts_with("libggml.so") || name.starts_with("libggml-base.so");
+    !name.starts_with("libllama") && (!is_library || name.ends_with(".so.0"))
+}
+
+/// Returns what a folder holds, by name; nothing if there is none.
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut all: Vec<_> = entries.map(|entry| entry.path()).collect();
+    all.sort();
+    all
+}
+
+fn make(folder: &Path) -> Result<(), String> {
+    fs::create_dir_all(folder).map_err(|e| format!("{}: {e}", folder.display()))
+}
+
+fn copy(from: &Path, to: &Path) -> Result<(), String> {
+    let copied = fs::copy(from, to);
+    copied.map(drop).map_err(|e| format!("{} to {}: {e}", from.display(), to.display()))
+}
+
+fn write(path: &Path, text: &str) -> Result<(), String> {
+    fs::write(path, text).map_err(|e| format!("{}: {e}", path.display()))
+}
+
+fn succeed(command: &mut Command) -> Result<(), String> {
+    told(command).map(drop)
+}
+
+/// Runs a program and returns what it says.
+pub(crate) fn told(command: &mut Command) -> Result<String, String> {
+    let output = command.output().map_err(|e| format!("{command:?}: {e}"))?;
+    match output.status.success() {
+        true => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
+        false => Err(format!("{command:?}: {}", String::from_utf8_lossy(&output.stderr).trim())),
+    }
+}
+
+/// Starts cargo in a folder.
+pub(crate) fn cargo(root: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(cargo_program());
+    command.current_dir(root).args(arguments);
+    command
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_targets_are_unique_and_told() {
+        let mut names: Vec<_> = TARGETS.iter().map(|t| t.name).collect();
+        let message = unknown("pdp11");
+        assert!(names.iter().all(|name| message.contains(name)), "{message}");
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), TARGETS.len());
+    }
+
+    #[test]
+    fn folders_are_filled_in() {
+        let target = TARGETS.iter().find(|t| t.name == "aarch64-linux").unwrap();
+        let place = Place::new(Path::new("/r"), target);
+        let environment = place.environment(Path::new("/r"));
+        let value = |key: &str| &environment.iter().find(|(k, _)| *k == key).unwrap().1;
+        assert_eq!(value("PKG_CONFIG_SYSROOT_DIR"), "/r/target/dist/aarch64-linux/sysroot");
+        assert_eq!(value("CMAKE_TOOLCHAIN_FILE"), "/r/cross/aarch64-linux.cmake");
+    }
+
+    #[test]
+    fn only_files_that_are_asked_for_are_kept() {
+        let kept = |name: &str| is_kernel(Path::new(name)) && is_needed(Path::new(name));
+        for name in ["libggml.so.0", "libggml-base.so.0", "libggml-cpu-haswell.so"] {
+            assert!(kept(name), "{name}");
+        }
+        for name in ["libggml.so", "libggml-base.so.0.26.0", "libllama.so.0", "libasound.so"] {
+            assert!(!kept(name), "{name}");
+        }
+    }
+}
