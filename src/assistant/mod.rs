@@ -1,5 +1,5 @@
 //! The conversation: who speaks when, and what becomes of what is said.
-//! In: sound, time, progress of the answer and of the speaker, keys.
+//! In: sound, pictures, time, progress of the answer and of the speaker, keys.
 //! Out: actions such as "feed these samples", "guess the end", "stop the speaker"; text.
 //! - `machine`: turn-taking without computing; `turn`: endpointing; `option`, `event`: its values
 //! - `ear`: sound to the machine; `dictation`: speech to text, segment by segment
@@ -31,6 +31,7 @@ pub use machine::Machine;
 pub use option::BargeIn;
 pub use option::Mode;
 pub use option::TurnOptions;
+pub use talk::Look;
 pub use talk::Talk;
 pub use talk::TalkEvent;
 pub use talk::TalkSink;

@@ -1,5 +1,5 @@
 //! A spoken conversation: the machine's decisions carried out on a session.
-//! In: sound, what was played, keys, results of tools. Out: [`TalkEvent`]s.
+//! In: sound, pictures, what was played, keys, results of tools. Out: [`TalkEvent`]s.
 //! Invariant: no clock and no thread; each call is one block of sound, one token or one prompt.
 //! What was spoken aloud is what the history holds; a tool runs only in a turn that is over.
 
@@ -17,6 +17,9 @@ use crate::assistant::reply::Reply;
 use crate::error::Error;
 use crate::error::ErrorKind;
 use crate::error::Result;
+use crate::frontend::change::CHANGE_SHARE_DEFAULT;
+use crate::frontend::change::Scene;
+use crate::media::Frame;
 use crate::media::Pcm;
 use crate::session::Encoded;
 use crate::session::Session;
@@ -40,6 +43,11 @@ pub enum TalkEvent<'a> {
     SpeechBegan {
         /// Seconds from the start of the sound.
         at_s: f64,
+    },
+    /// A picture of the scene was put before what the user says.
+    Looked {
+        /// Its soft tokens.
+        n_tokens: usize,
     },
     /// The end of the turn is guessed; an answer that nobody hears yet is begun.
     EndGuessed,
@@ -86,6 +94,19 @@ pub enum TalkEvent<'a> {
 /// Where events go; an error ends the conversation.
 pub type TalkSink<'a> = dyn FnMut(TalkEvent<'_>) -> Result<()> + 'a;
 
+/// Gives the newest picture of the scene, or nothing if there is none.
+pub type Look = Box<dyn FnMut() -> Option<Frame>>;
+
+/// What is seen when the user begins to speak.
+struct Eye {
+    newest: Look,
+    budget: u32,
+    /// The scene of the newest picture in the conversation.
+    scene: Scene,
+    /// The picture before the sound of the open turn.
+    picture: Option<Arc<Encoded>>,
+}
+
 /// A conversation by voice.
 pub struct Talk {
     session: Session,
@@ -99,6 +120,7 @@ pub struct Talk {
     /// Sound of the open turn, in samples.
     turn: (u64, u64),
     reply: Option<Reply>,
+    eye: Option<Eye>,
     n_wasted: usize,
 }
 
@@ -128,10 +150,18 @@ impl Talk {
             is_mute: false,
             turn: (0, 0),
             reply: None,
+            eye: None,
             n_wasted: 0,
         };
         talk.arm()?;
         Ok(talk)
+    }
+
+    /// Lets the conversation see: whenever the user begins to speak, the picture that `newest`
+    /// gives goes in before the sound, in at most `budget` soft tokens. While the scene is as in
+    /// the last picture, none is added.
+    pub fn see(&mut self, newest: Look, budget: u32) {
+        self.eye = Some(Eye { newest, budget, scene: Scene::default(), picture: None });
     }
 
     /// Returns what was said so far.
@@ -288,7 +318,8 @@ impl Talk {
         match action {
             Action::StartSpeech { from } => {
                 self.turn = (from, from);
-                events(TalkEvent::SpeechBegan { at_s: seconds(from) })
+                events(TalkEvent::SpeechBegan { at_s: seconds(from) })?;
+                self.look(events)
             }
             Action::FeedAudio { from, to } => {
                 self.turn.1 = to;
@@ -311,6 +342,9 @@ impl Talk {
             }
             Action::Discard => {
                 events(TalkEvent::Discarded)?;
+                if let Some(eye) = &mut self.eye {
+                    (eye.picture, eye.scene) = (None, Scene::default());
+                }
                 self.arm()
             }
             Action::Play { answer, to_bytes } => self.play(now_ns, answer, to_bytes, events),
@@ -324,6 +358,23 @@ impl Talk {
             Action::OpenMicrophone => events(TalkEvent::OpenMicrophone),
             Action::Sleep => events(TalkEvent::Asleep),
         }
+    }
+
+    /// Puts the newest picture before the sound that begins.
+    fn look(&mut self, events: &mut TalkSink<'_>) -> Result<()> {
+        let Some(eye) = &mut self.eye else { return Ok(()) };
+        let Some(frame) = (eye.newest)() else { return Ok(()) };
+        let is_image = |media: &Arc<Encoded>| media.kind() == MediaKind::Image;
+        let is_held = eye.picture.is_some() || self.media.iter().any(is_image);
+        if is_held && eye.scene.difference(&frame) < CHANGE_SHARE_DEFAULT {
+            return Ok(());
+        }
+        let picture = self.session.encode_picture(&frame, eye.budget)?;
+        let n_tokens = picture.n_tokens();
+        eye.scene.keep(&frame);
+        eye.picture = Some(picture);
+        events(TalkEvent::Looked { n_tokens })?;
+        self.arm()
     }
 
     fn begin_reply(&mut self, answer: u32) -> Result<()> {
@@ -371,7 +422,9 @@ impl Talk {
         let Some(reply) = self.reply.as_mut().filter(|r| !r.is_settled) else { return Ok(()) };
         reply.is_settled = true;
         let sound = self.session.end_sound()?;
-        self.conversation.messages.push(spoken());
+        let picture = self.eye.as_mut().and_then(|eye| eye.picture.take());
+        self.conversation.messages.push(spoken(picture.is_some()));
+        self.media.extend(picture);
         self.media.push(sound);
         Ok(())
     }
@@ -392,9 +445,11 @@ impl Talk {
     /// Prefills everything before the user's next words; the oldest turns make room for them.
     fn arm(&mut self) -> Result<()> {
         loop {
+            let picture = self.eye.as_ref().and_then(|eye| eye.picture.clone());
             let mut next = self.conversation.clone();
-            next.messages.push(spoken());
-            let n_free = match self.session.begin_sound(&next, &self.media) {
+            next.messages.push(spoken(picture.is_some()));
+            let media: Vec<_> = self.media.iter().cloned().chain(picture).collect();
+            let n_free = match self.session.begin_sound(&next, &media) {
                 Ok(stats) => self.session.n_ctx().saturating_sub(stats.n_prompt),
                 Err(e) if e.kind() == ErrorKind::Input && self.forget_oldest() => continue,
                 Err(e) => return Err(e),
@@ -419,7 +474,9 @@ impl Talk {
     }
 }
 
-/// Returns the place for what the user says.
-fn spoken() -> Message {
-    Message::new(Role::User, Content::Parts(vec![Part::Media(MediaKind::Audio, None)]))
+/// Returns the place for what the user says, behind one for a picture if there is one.
+fn spoken(has_picture: bool) -> Message {
+    let picture = has_picture.then_some(MediaKind::Image);
+    let parts = picture.into_iter().chain([MediaKind::Audio]);
+    Message::new(Role::User, Content::Parts(parts.map(|kind| Part::Media(kind, None)).collect()))
 }

@@ -23,7 +23,8 @@ use crate::program::json_of;
 use crate::program::program;
 use crate::random::Rng;
 
-pub(crate) const SOUND: &str = "models/tiny/heldout/sounds/seen01.flac";
+pub(crate) const PICTURES: &str = "models/tiny/heldout/pictures";
+const SOUND: &str = "models/tiny/heldout/sounds/seen01.flac";
 const MODEL: &str = "models/tiny/culet-tiny-q4_0.gguf";
 const MMPROJ: &str = "models/tiny/mmproj-culet-tiny-q8_0.gguf";
 
@@ -226,6 +227,49 @@ fn a_tool_is_carried_out_and_the_answer_goes_on() {
     let missing = format!("{name}=./no/such/command");
     let turn = talked(SOUND, &[&tools[..], &["--tool", &missing]].concat());
     assert!(turn["answer_tokens"].as_u64().unwrap() > n_alone, "{turn}");
+}
+
+#[test]
+fn the_newest_picture_goes_in_before_the_question() {
+    let sounds = (0..4).map(|index| format!("models/tiny/heldout/sounds/seen0{index}.flac"));
+    let waits = ["--guess", "0", "--silence", "10000", "--frames", PICTURES];
+    let picture = format!("{PICTURES}/picture00.png");
+    let mut n_compared = 0;
+    for sound in sounds {
+        let turn = talked(&sound, &waits);
+        assert!(turn["picture_tokens"].as_u64().unwrap() > 40, "{turn}");
+        if turn["from_s"] == 0.0 {
+            let words = ["run", "-t", "1", "--json", "--greedy", "-n", "40", "--budget", "70"];
+            let shown = ["--image", &picture, "--audio", &sound];
+            let whole = json_of(&[&words[..], &shown].concat());
+            assert_eq!(turn["text"].as_str().unwrap(), whole["text"].as_str().unwrap().trim());
+            assert_eq!(turn["answer_tokens"], whole["tokens"]["answer"]);
+            n_compared += 1;
+        }
+    }
+    assert!(n_compared > 0, "no sound was compared");
+}
+
+#[test]
+fn an_unchanged_scene_is_not_looked_at_again() {
+    let scratch = crate::program::Scratch::new("voice-frames");
+    let mut long = Vec::new();
+    for index in [0, 1] {
+        long.extend(samples(&format!("models/tiny/heldout/sounds/seen0{index}.flac")));
+        long.extend(vec![0.0; 24_000]);
+    }
+    let words = ["voice", "-t", "1", "--json", "--greedy", "-n", "8", "--stdin", "--frames"];
+    let seen = |greys: &[u8]| -> Vec<bool> {
+        let moving = scratch.path("moving.gif");
+        crate::look::gif(&moving, greys);
+        let found = json(&fed(&[&words[..], &[&moving]].concat(), raw(&long)));
+        let turns = found["turns"].as_array().unwrap();
+        turns.iter().map(|turn| turn["picture_tokens"] != 0).collect()
+    };
+    assert_eq!(seen(&[20; 40])[..2], [true, false]);
+    let changing: Vec<u8> = (0..40).map(|n| if n % 2 == 0 { 20 } else { 220 }).collect();
+    assert!(seen(&changing)[0]);
+    assert_eq!(seen(&[20])[..2], [true, false]);
 }
 
 #[test]

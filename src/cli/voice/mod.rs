@@ -4,8 +4,10 @@
 //!
 //! - `sound`: where it comes from
 //! - `transcribe`: `culet transcribe` and `culet translate`
-//! - `talk`: `culet voice`; `live`: through devices; `tool`: tools that are commands
+//! - `talk`: `culet voice`; `live`: through devices; `eye`: what it sees; `tool`: tools
+//!   that are commands
 
+mod eye;
 mod live;
 mod sound;
 pub(crate) mod talk;

@@ -27,6 +27,7 @@ use crate::cli::run::OpeningArgs;
 use crate::cli::run::SamplingArgs;
 use crate::cli::run::stop;
 use crate::cli::run::stop::Stoppable;
+use crate::cli::voice::eye::EyeArgs;
 use crate::cli::voice::live;
 use crate::cli::voice::live::DeviceArgs;
 use crate::cli::voice::sound::SoundArgs;
@@ -43,6 +44,8 @@ pub(crate) struct Args {
     sound: SoundArgs,
     #[command(flatten)]
     pub(super) device: DeviceArgs,
+    #[command(flatten)]
+    eye: EyeArgs,
     #[command(flatten)]
     opening: OpeningArgs,
     /// Carry out calls of a tool with a command: arguments as JSON on its stdin; repeatable
@@ -72,8 +75,12 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         return live::list();
     }
     let blocks = args.sound.open()?;
+    let look = args.eye.open()?;
     let opening = args.opening.conversation()?;
     let engine = args.model.open(true)?;
+    if look.is_some() {
+        engine.vision()?;
+    }
     let session = args.sampling.session(&engine, args.sampling.seed())?;
     let turn_ms = u32::try_from(session.n_ctx() / 2 * TOKEN_MS).unwrap_or(u32::MAX);
     let options = TurnOptions {
@@ -86,7 +93,10 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let mouth = if blocks.is_none() { args.device.mouth() } else { None };
     let is_aloud = mouth.is_some();
     let start = Instant::now();
-    let talk = Talk::new(session, opening, &options, (is_aloud, args.sampling.n_max()), 0)?;
+    let mut talk = Talk::new(session, opening, &options, (is_aloud, args.sampling.n_max()), 0)?;
+    if let Some(look) = look {
+        talk.see(look, args.eye.budget);
+    }
     let mut hall = Hall { args, talk, page: Page::new(args.json, mouth), start };
     stop::listen()?;
     let stop = Cancel::new();
@@ -252,6 +262,8 @@ struct Page {
     ended_at: Option<Instant>,
     first_token_ms: Option<f64>,
     times_s: [f64; 2],
+    /// Soft tokens of the picture that was put before the turn.
+    n_picture: usize,
     text: String,
     calls: Vec<Value>,
     turns: Vec<Value>,
@@ -269,6 +281,7 @@ impl Page {
             ended_at,
             first_token_ms,
             times_s,
+            n_picture: 0,
             text,
             calls,
             turns,
@@ -289,12 +302,16 @@ impl Page {
     fn write(&mut self, event: TalkEvent<'_>) -> Result<()> {
         match event {
             TalkEvent::SpeechBegan { .. } => print::say("hearing"),
+            TalkEvent::Looked { n_tokens } => self.n_picture = n_tokens,
             TalkEvent::EndGuessed => self.ended_at = Some(Instant::now()),
             TalkEvent::TakenBack { n_wasted } => {
                 log::info!("the speaker goes on; {n_wasted} tokens wasted");
                 (self.ended_at, self.first_token_ms) = (None, None);
             }
-            TalkEvent::Discarded => print::say("listening"),
+            TalkEvent::Discarded => {
+                self.n_picture = 0;
+                print::say("listening");
+            }
             TalkEvent::TurnEnded { from_s, to_s, is_guessed } => {
                 self.times_s = [from_s, to_s];
                 if !is_guessed {
@@ -344,6 +361,7 @@ impl Page {
         self.turns.push(json!({
             "from_s": from_s,
             "to_s": to_s,
+            "picture_tokens": std::mem::take(&mut self.n_picture),
             "text": std::mem::take(&mut self.text).trim(),
             "tool_calls": std::mem::take(&mut self.calls),
             "answer_tokens": n_tokens,
