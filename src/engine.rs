@@ -182,7 +182,7 @@ impl Engine {
         let h = self.decoder.hparams();
         let dtype = TensorType::from_id(kv.dtype.id())
             .ok_or_else(|| Error::input(format!("no cache of {}", kv.dtype)))?;
-        let shape = memory::KvShape { n_ctx: kv.n_ctx, n_chunk: kv.n_batch, dtype };
+        let shape = memory::KvShape { n_ctx: kv.n_ctx, n_batch: kv.n_batch, dtype };
         let widest = h.layers.iter().map(|l| l.n_ff).max().unwrap_or(0) + 4 * h.n_embd;
         let compute = (kv.n_batch * widest * 3 + 2 * h.n_vocab) * size_of::<f32>();
         memory::check_fit(h, &shape, self.weight_bytes() + compute as u64, limit)

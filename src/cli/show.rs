@@ -216,7 +216,7 @@ fn kv_size(h: &HParams, args: &Args) -> Result<KvSize> {
         return Err(Error::input(format!("--ctx is {n}; this model takes 1 to {most}")));
     }
     let dtype = TensorType::from_id(args.kv.dtype().id()).expect("cache types are known");
-    memory::kv_size(h, &KvShape { n_ctx: args.ctx, n_chunk: BATCH_TOKENS, dtype })
+    memory::kv_size(h, &KvShape { n_ctx: args.ctx, n_batch: BATCH_TOKENS, dtype })
 }
 
 fn text_rows(h: &HParams) -> Vec<(&'static str, String)> {

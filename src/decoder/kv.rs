@@ -17,9 +17,7 @@ use crate::ggml::StateSpec;
 use crate::ggml::StateStore;
 use crate::model::HParams;
 use crate::model::LayerKind;
-
-/// Cells that an attention graph covers are a multiple of this.
-pub(super) const CELLS_STEP: usize = 256;
+use crate::model::memory;
 
 /// How a cache is made.
 #[derive(Clone, Copy, Debug)]
@@ -54,7 +52,7 @@ struct LayerCache {
 
 /// Types and shapes of the cache's tensors, layer by layer, keys before values.
 fn specs(h: &HParams, options: &KvOptions, ring: usize) -> Result<Vec<StateSpec>> {
-    let n_full = options.n_ctx.next_multiple_of(CELLS_STEP);
+    let n_full = memory::full_cells(options.n_ctx);
     let mut specs = Vec::new();
     for layer in h.layers.iter().filter(|l| l.owns_kv) {
         let n = layer.n_head_kv * layer.head_dim;
@@ -69,11 +67,6 @@ fn specs(h: &HParams, options: &KvOptions, ring: usize) -> Result<Vec<StateSpec>
         specs.extend([spec, spec]);
     }
     Ok(specs)
-}
-
-/// Cells of the sliding layers' rings: the window, one batch, and as much slack for rewinding.
-fn ring_cells(h: &HParams, options: &KvOptions) -> usize {
-    (h.window + options.n_batch.max(CELLS_STEP)).next_multiple_of(CELLS_STEP)
 }
 
 impl KvCache {
@@ -91,7 +84,7 @@ impl KvCache {
         if options.n_batch == 0 || options.n_batch > 8192 {
             return Err(Error::input(format!("batch of {} tokens; 1 to 8192", options.n_batch)));
         }
-        let ring = ring_cells(h, &options);
+        let ring = memory::ring_cells(h, options.n_ctx, options.n_batch);
         let store = StateStore::new(&specs(h, &options, ring)?, backend)?;
         let mut next = 0;
         let layers = h
@@ -138,12 +131,12 @@ impl KvCache {
 
     /// Returns the cells of a sliding layer that a graph for positions up to `end` covers.
     pub(super) fn ring_cells(&self, end: usize) -> usize {
-        end.next_multiple_of(CELLS_STEP).min(self.ring)
+        memory::full_cells(end).min(self.ring)
     }
 
     /// Returns the cells of a full layer that a graph for positions up to `end` covers.
     pub(super) fn full_cells(&self, end: usize) -> usize {
-        end.next_multiple_of(CELLS_STEP)
+        memory::full_cells(end)
     }
 
     /// Returns the cells to write on full and on sliding layers for new positions.
@@ -179,7 +172,9 @@ impl KvCache {
 
     /// Tells whether [`rewind`](Self::rewind) to `n` positions would succeed.
     pub fn can_rewind(&self, n: usize) -> bool {
-        n <= self.n_past && (n == 0 || self.n_written - n <= self.ring - self.window)
+        let slack = self.ring.saturating_sub(self.window);
+        let is_held = self.n_written <= self.ring || self.n_written - n <= slack;
+        n <= self.n_past && (n == 0 || is_held)
     }
 
     /// Forgets every position from `n` on; what follows equals a fresh prefill.
@@ -282,5 +277,43 @@ impl KvCache {
     /// Returns the highest count of positions whose traces the rings may hold.
     pub fn n_written(&self) -> usize {
         self.n_written
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ggml::BackendOptions;
+    use crate::gguf::TensorType;
+    use crate::model::variant::Variant;
+
+    #[test]
+    fn what_is_allocated_is_what_the_memory_limit_counts() {
+        let mut h = Variant::named("E2B").unwrap().hparams();
+        h.window = 300;
+        let backend = Backend::new(&BackendOptions { n_threads: 1, gpu: None }).unwrap();
+        for (n_ctx, n_batch, dtype) in
+            [(1, 1, DType::F32), (300, 512, DType::F16), (2000, 64, DType::Q8_0)]
+        {
+            let kv = KvCache::new(&h, KvOptions { n_ctx, n_batch, dtype }, &backend).unwrap();
+            let states = kv.layers.iter().flatten().flat_map(|l| [l.k, l.v]);
+            let allocated: usize = states.map(|s| kv.store.size_bytes(s)).sum();
+            let dtype = TensorType::from_id(dtype.id()).unwrap();
+            let shape = memory::KvShape { n_ctx, n_batch, dtype };
+            let counted = memory::kv_size(&h, &shape).unwrap().total_bytes();
+            assert_eq!(allocated as u64, counted, "{n_ctx} {n_batch}");
+        }
+    }
+
+    #[test]
+    fn everything_can_be_rewound_until_the_ring_has_turned() {
+        let h = Variant::named("E2B").unwrap().hparams();
+        let options = KvOptions { n_ctx: 4096, n_batch: 512, dtype: DType::F16 };
+        let backend = Backend::new(&BackendOptions { n_threads: 1, gpu: None }).unwrap();
+        let mut kv = KvCache::new(&h, options, &backend).unwrap();
+        for (n_past, back, can) in [(1024, 1, true), (1025, 513, true), (1025, 512, false)] {
+            (kv.n_past, kv.n_written) = (n_past, n_past);
+            assert_eq!(kv.can_rewind(back), can, "{n_past} {back}");
+        }
     }
 }

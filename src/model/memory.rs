@@ -157,8 +157,8 @@ pub const KV_TYPES: [TensorType; 4] =
 pub struct KvShape {
     /// Positions that full layers keep.
     pub n_ctx: usize,
-    /// Positions processed at once; sliding layers keep `window - 1` more than these.
-    pub n_chunk: usize,
+    /// Positions computed at once.
+    pub n_batch: usize,
     /// Type of the keys and values.
     pub dtype: TensorType,
 }
@@ -181,10 +181,19 @@ impl KvSize {
     }
 }
 
-/// Returns how many positions a sliding layer keeps for `shape`.
-pub fn ring_len(h: &HParams, shape: &KvShape) -> usize {
-    let ring = (h.window - 1).saturating_add(shape.n_chunk.max(1));
-    ring.min(shape.n_ctx.max(1))
+/// Caches are laid out and looked at in steps of this many cells: a graph serves every position
+/// up to the next step.
+pub const CELLS_STEP: usize = 256;
+
+/// Returns the cells of a full layer that holds `n_ctx` positions.
+pub fn full_cells(n_ctx: usize) -> usize {
+    n_ctx.max(1).div_ceil(CELLS_STEP).saturating_mul(CELLS_STEP)
+}
+
+/// Returns the cells of a sliding layer's ring: the window and one batch, which is also how far the
+/// ring can be rewound once it is full; never more than the context.
+pub fn ring_cells(h: &HParams, n_ctx: usize, n_batch: usize) -> usize {
+    full_cells(h.window.saturating_add(n_batch.max(CELLS_STEP))).min(full_cells(n_ctx))
 }
 
 /// Returns the bytes of a KV cache.
@@ -196,7 +205,8 @@ pub fn ring_len(h: &HParams, shape: &KvShape) -> usize {
 /// blocks.
 pub fn kv_size(h: &HParams, shape: &KvShape) -> Result<KvSize> {
     let mut size = KvSize { full_bytes: 0, sliding_bytes: 0, full_bytes_per_position: 0 };
-    let ring = ring_len(h, shape) as u64;
+    let ring = ring_cells(h, shape.n_ctx, shape.n_batch) as u64;
+    let n_full = full_cells(shape.n_ctx) as u64;
     for (i, l) in h.layers.iter().enumerate().filter(|(_, l)| l.owns_kv) {
         let fits = KV_TYPES.contains(&shape.dtype);
         let row = shape.dtype.row_bytes(l.head_dim as u64).filter(|_| fits).ok_or_else(|| {
@@ -208,7 +218,7 @@ pub fn kv_size(h: &HParams, shape: &KvShape) -> Result<KvSize> {
         let position = row.saturating_mul(2 * l.n_head_kv as u64);
         match l.kind {
             LayerKind::Full => {
-                let bytes = position.saturating_mul(shape.n_ctx as u64);
+                let bytes = position.saturating_mul(n_full);
                 size.full_bytes = size.full_bytes.saturating_add(bytes);
                 size.full_bytes_per_position =
                     size.full_bytes_per_position.saturating_add(position);
@@ -276,15 +286,15 @@ mod tests {
     const MIB: u64 = 1 << 20;
 
     fn shape(n_ctx: usize) -> KvShape {
-        KvShape { n_ctx, n_chunk: 1, dtype: TensorType::F16 }
+        KvShape { n_ctx, n_batch: 1, dtype: TensorType::F16 }
     }
 
     #[test]
-    fn kv_sizes_are_the_published_ones() {
+    fn kv_sizes_grow_with_the_context_in_full_layers_alone() {
         let cases = [
-            ("E2B", 2048, 12 * MIB, 6 * MIB, 6 << 10),
-            ("E2B", 131_072, 768 * MIB, 6 * MIB, 6 << 10),
-            ("E4B", 131_072, 2048 * MIB, 20 * MIB, 16 << 10),
+            ("E2B", 2048, 12 * MIB, 9 * MIB, 6 << 10),
+            ("E2B", 131_072, 768 * MIB, 9 * MIB, 6 << 10),
+            ("E4B", 131_072, 2048 * MIB, 30 * MIB, 16 << 10),
             ("E4B", 256, 4 * MIB, 10 * MIB, 16 << 10),
         ];
         for (name, n_ctx, full, sliding, one) in cases {
@@ -295,24 +305,26 @@ mod tests {
     }
 
     #[test]
-    fn rings_grow_with_the_chunk_and_end_at_the_context() {
+    fn rings_grow_with_the_batch_and_end_at_the_context() {
         let h = Variant::named("E2B").unwrap().hparams();
-        for (n_ctx, n_chunk, want) in [(4096, 1, 512), (4096, 256, 767), (600, 256, 600), (0, 0, 1)]
-        {
-            let shape = KvShape { n_ctx, n_chunk, dtype: TensorType::F16 };
-            assert_eq!(ring_len(&h, &shape), want, "{n_ctx} {n_chunk}");
+        let cases = [(4096, 1, 768), (4096, 512, 1024), (4096, 600, 1280), (600, 512, 768)];
+        for (n_ctx, n_batch, want) in cases {
+            assert_eq!(ring_cells(&h, n_ctx, n_batch), want, "{n_ctx} {n_batch}");
         }
+        assert_eq!(ring_cells(&h, 0, 0), 256);
+        assert_eq!(full_cells(257), 512);
+        assert!(full_cells(usize::MAX) > usize::MAX / 2);
     }
 
     #[test]
     fn the_largest_fitting_context_is_named() {
         let h = Variant::named("E2B").unwrap().hparams();
-        assert!(check_fit(&h, &shape(4096), 0, 30 * MIB).is_ok());
+        assert!(check_fit(&h, &shape(4096), 0, 33 * MIB).is_ok());
         let e = check_fit(&h, &shape(32_768), 1000 * MIB, 1100 * MIB).unwrap_err();
         assert_eq!(e.kind(), ErrorKind::Memory);
-        let want = "32768 tokens of context need 1.2 GiB, limit is 1.1 GiB; 15872 would fit";
+        let want = "32768 tokens of context need 1.2 GiB, limit is 1.1 GiB; 15360 would fit";
         assert_eq!(e.to_string(), want);
-        assert!(check_fit(&h, &shape(15_872), 1000 * MIB, 1100 * MIB).is_ok());
+        assert!(check_fit(&h, &shape(15_360), 1000 * MIB, 1100 * MIB).is_ok());
         let e = check_fit(&h, &shape(4096), 1000 * MIB, 900 * MIB).unwrap_err();
         assert!(e.to_string().contains("no context would fit; 1000.0 MiB are needed"), "{e}");
     }

@@ -116,7 +116,7 @@ fn read_all(file: &Gguf) -> usize {
         assert!(h.default_rope_factors().len() * 2 >= h.n_rot_full);
         assert_eq!(Variant::name_of(h), "custom");
         for n_ctx in [0, 1, 4096, usize::MAX] {
-            let shape = memory::KvShape { n_ctx, n_chunk: n_ctx, dtype: TensorType::F16 };
+            let shape = memory::KvShape { n_ctx, n_batch: n_ctx, dtype: TensorType::F16 };
             let kv = memory::kv_size(h, &shape).unwrap();
             assert!(kv.total_bytes() >= kv.full_bytes);
             n_taken += usize::from(memory::check_fit(h, &shape, 0, 1 << 20).is_ok());
