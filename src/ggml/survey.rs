@@ -10,7 +10,7 @@ use llama_cpp_sys_2 as sys;
 use super::backend::cpu_device;
 use super::backend::cpu_function;
 use super::custom::dots;
-use super::custom::has_nibbles;
+use super::custom::multiplies;
 use super::repack::PACK_ROWS;
 use super::repack::packs;
 use super::tensor::DType;
@@ -43,7 +43,7 @@ impl Kernel {
 /// # Errors
 /// `Device` if there is no processor backend.
 pub fn kernel(dtype: DType) -> Result<Kernel> {
-    if dots(dtype).is_some() || (dtype == DType::Q4_0 && has_nibbles()) {
+    if dots(dtype).is_some() || multiplies(dtype) {
         return Ok(Kernel::Own);
     }
     Ok(match packs(dtype, PACK_ROWS)? {

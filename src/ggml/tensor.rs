@@ -30,6 +30,16 @@ impl DType {
     pub const Q8_0: Self = Self(sys::GGML_TYPE_Q8_0 as u32);
     /// 4-bit blocks of 32 with one scale.
     pub const Q4_0: Self = Self(sys::GGML_TYPE_Q4_0 as u32);
+    /// 2-bit blocks of 256 with one scale; three values are used.
+    pub const TQ2_0: Self = Self(sys::GGML_TYPE_TQ2_0 as u32);
+    /// 3-bit blocks of 256, a scale for 16.
+    pub const Q3_K: Self = Self(sys::GGML_TYPE_Q3_K as u32);
+    /// 4-bit blocks of 256, a scale and a minimum for 32.
+    pub const Q4_K: Self = Self(sys::GGML_TYPE_Q4_K as u32);
+    /// 5-bit blocks of 256, a scale and a minimum for 32.
+    pub const Q5_K: Self = Self(sys::GGML_TYPE_Q5_K as u32);
+    /// 6-bit blocks of 256, a scale for 16.
+    pub const Q6_K: Self = Self(sys::GGML_TYPE_Q6_K as u32);
 
     /// Returns the type with ggml's number `id`.
     ///

@@ -6,7 +6,6 @@ mod call;
 mod dense;
 mod few;
 mod fused;
-mod nibbles;
 mod quant;
 mod tiles;
 
@@ -15,5 +14,5 @@ pub(super) use call::Custom;
 pub(super) use call::SRC_MAX;
 pub use call::Split;
 pub(super) use call::run;
-pub(super) use nibbles::is_fast as has_nibbles;
+pub(super) use quant::multiplies;
 pub(super) use tiles::dots;

@@ -1,4 +1,4 @@
-//! Products of a 4-bit weight with tokens: one, a few, or a whole prompt.
+//! Products of a quantised weight with tokens: one, a few, or a whole prompt.
 //!
 //! In: a weight in the mapping and rows of f32. Out: rows of f32.
 //! The weight's rows are shared among the threads, eight at a time; each thread rounds the
@@ -8,15 +8,17 @@
 
 use std::sync::Arc;
 
+use super::GROUP;
+use super::activations::BLOCK;
+use super::activations::Block;
+use super::activations::quantize;
+use super::format::Format;
+use super::is_fast;
+use super::product;
 use crate::error::Result;
 use crate::ggml::buffer::Weight;
 use crate::ggml::custom::Call;
 use crate::ggml::custom::Split;
-use crate::ggml::custom::nibbles;
-use crate::ggml::custom::nibbles::BLOCK;
-use crate::ggml::custom::nibbles::Block;
-use crate::ggml::custom::nibbles::GROUP;
-use crate::ggml::custom::nibbles::Layout;
 use crate::ggml::graph::GraphBuilder;
 use crate::ggml::tensor::DType;
 use crate::ggml::tensor::Tensor;
@@ -34,28 +36,28 @@ impl GraphBuilder {
     pub fn linear<'g>(&'g self, weight: &Weight, x: Tensor<'g>) -> Result<Tensor<'g>> {
         let [k, n, ..] = weight.shape().0;
         let fits = x.dtype() == DType::F32 && x.side(0) == k && x.shape().0[2..] == [1, 1];
-        let Some(layout) = self.layout(weight).filter(|_| fits && x.is_contiguous()) else {
+        let Some(format) = self.format(weight).filter(|_| fits && x.is_contiguous()) else {
             return self.mul_rows(weight, x);
         };
         self.keep.borrow_mut().push(weight.keep());
         let weight = Arc::new(weight.clone());
         self.custom(&[n, x.side(1)], &[x], Split::Columns(GROUP), move |call| {
             let bytes = weight.kernel_bytes().expect("the graph uses host weights alone here");
-            product(bytes, layout, k, call);
+            multiply(bytes, format, k, call);
         })
     }
 
-    /// Returns how a weight lies in memory if the kernels of this file can multiply with it.
-    fn layout(&self, weight: &Weight) -> Option<Layout> {
+    /// Returns a weight's format if the kernels of this folder can multiply with it.
+    fn format(&self, weight: &Weight) -> Option<Format> {
         let [k, n, a, b] = weight.shape().0;
-        let fits = weight.dtype() == DType::Q4_0
-            && k.is_multiple_of(BLOCK)
-            && n.is_multiple_of(GROUP)
-            && [a, b] == [1, 1];
-        if self.on_gpu() || !fits || !nibbles::is_fast() {
+        if self.on_gpu() || !is_fast() || !n.is_multiple_of(GROUP) || [a, b] != [1, 1] {
             return None;
         }
-        weight.host_bytes().map(|_| Layout::Rows).or(weight.kernel_bytes().map(|_| Layout::Packed))
+        let format = match weight.host_bytes() {
+            Some(_) => Format::of(weight.dtype()),
+            None => weight.kernel_bytes().and_then(|_| Format::of_packed(weight.dtype())),
+        };
+        format.filter(|format| format.group_bytes(k).is_some())
     }
 }
 
@@ -73,7 +75,7 @@ impl<const M: usize> Tiles<M> {
         let mut blocks = vec![Block::EMPTY; n_tiles * n_blocks];
         for (i, row) in x.chunks_exact(k).enumerate() {
             let tile = &mut blocks[i / M * n_blocks..][..n_blocks];
-            nibbles::quantize(row, i % M, tile);
+            quantize(row, i % M, tile);
         }
         Self { blocks, n_blocks, first_row }
     }
@@ -82,14 +84,14 @@ impl<const M: usize> Tiles<M> {
 /// Tiles of any height.
 trait Multiply {
     /// Multiplies eight rows of a weight with every row and gives each row's eight sums.
-    fn multiply(&self, weight: &[u8], layout: Layout, put: &mut dyn FnMut(usize, &[f32; GROUP]));
+    fn multiply(&self, weight: &[u8], format: Format, put: &mut dyn FnMut(usize, &[f32; GROUP]));
 }
 
 impl<const M: usize> Multiply for Tiles<M> {
-    fn multiply(&self, weight: &[u8], layout: Layout, put: &mut dyn FnMut(usize, &[f32; GROUP])) {
+    fn multiply(&self, weight: &[u8], format: Format, put: &mut dyn FnMut(usize, &[f32; GROUP])) {
         let mut sums = [[0.0; GROUP]; M];
         for (i, tile) in self.blocks.chunks_exact(self.n_blocks).enumerate() {
-            nibbles::product(weight, layout, tile, &mut sums);
+            product(weight, format, tile, &mut sums);
             for (m, sums) in sums.iter().enumerate() {
                 put(self.first_row + i * M + m, sums);
             }
@@ -118,7 +120,7 @@ fn tiles(x: &[f32], k: usize, first_row: usize) -> Vec<Box<dyn Multiply>> {
 }
 
 /// Multiplies this thread's rows of the weight with all rows of activations.
-fn product(bytes: &[u8], layout: Layout, k: usize, call: &mut Call<'_>) {
+fn multiply(bytes: &[u8], format: Format, k: usize, call: &mut Call<'_>) {
     let x = call.f32(0);
     let (columns, n_rows) = (call.columns(), x.len() / k);
     let group_bytes = bytes.len() / call.row_len * GROUP;
@@ -128,7 +130,7 @@ fn product(bytes: &[u8], layout: Layout, k: usize, call: &mut Call<'_>) {
         for column in columns.clone().step_by(GROUP) {
             let weight = &bytes[column / GROUP * group_bytes..][..group_bytes];
             for tiles in &tiles {
-                tiles.multiply(weight, layout, &mut |row, sums| {
+                tiles.multiply(weight, format, &mut |row, sums| {
                     if row < n_rows {
                         call.put(row, column, sums);
                     }
@@ -215,7 +217,7 @@ mod tests {
         }
         let error = (difference / norm).sqrt();
         assert!(error < 1e-2, "{error:.1e}");
-        if !nibbles::is_fast() {
+        if !is_fast() {
             return assert!(linear(&bytes, (k, n), false, 1, &x) == all, "ggml's own");
         }
         for (m, threads) in [(1, 1), (2, 2), (3, 3), (7, 2), (12, 1), (13, 2), (16, 3), (39, 1)] {

@@ -1,0 +1,470 @@
+//! Loads eight rows of each format into registers.
+//!
+//! In: pointers to blocks. Out: codes and scales of 32 values at a time.
+//! Source: block layouts of `ggml-common.h` and `repack.cpp` of llama-cpp-sys-2 0.1.161.
+
+use std::arch::x86_64::__m128i;
+use std::arch::x86_64::__m256i;
+use std::arch::x86_64::__m512;
+use std::arch::x86_64::__m512i;
+use std::arch::x86_64::_mm_cvtsi32_si128;
+use std::arch::x86_64::_mm_loadu_si128;
+use std::arch::x86_64::_mm256_cvtph_ps;
+use std::arch::x86_64::_mm256_loadu_si256;
+use std::arch::x86_64::_mm512_add_epi32;
+use std::arch::x86_64::_mm512_and_si512;
+use std::arch::x86_64::_mm512_castps256_ps512;
+use std::arch::x86_64::_mm512_castsi128_si512;
+use std::arch::x86_64::_mm512_castsi256_si512;
+use std::arch::x86_64::_mm512_cvtepi32_ps;
+use std::arch::x86_64::_mm512_inserti32x4;
+use std::arch::x86_64::_mm512_inserti64x4;
+use std::arch::x86_64::_mm512_loadu_si512;
+use std::arch::x86_64::_mm512_mul_ps;
+use std::arch::x86_64::_mm512_or_si512;
+use std::arch::x86_64::_mm512_permutex2var_epi64;
+use std::arch::x86_64::_mm512_permutexvar_epi32;
+use std::arch::x86_64::_mm512_permutexvar_ps;
+use std::arch::x86_64::_mm512_set1_epi8;
+use std::arch::x86_64::_mm512_set1_epi32;
+use std::arch::x86_64::_mm512_setr_epi32;
+use std::arch::x86_64::_mm512_setr_epi64;
+use std::arch::x86_64::_mm512_setzero_ps;
+use std::arch::x86_64::_mm512_shuffle_epi8;
+use std::arch::x86_64::_mm512_shuffle_i64x2;
+use std::arch::x86_64::_mm512_slli_epi16;
+use std::arch::x86_64::_mm512_slli_epi32;
+use std::arch::x86_64::_mm512_srai_epi32;
+use std::arch::x86_64::_mm512_srl_epi16;
+use std::arch::x86_64::_mm512_srl_epi32;
+use std::arch::x86_64::_mm512_srli_epi16;
+use std::arch::x86_64::_mm512_srli_epi32;
+use std::arch::x86_64::_mm512_sub_epi32;
+use std::arch::x86_64::_mm512_xor_si512;
+
+use super::GROUP;
+use super::avx512::Part;
+use super::avx512::Read;
+use super::format::Format;
+
+/// Every value of each byte.
+const NIBBLE: i8 = 0x0f;
+
+/// See [`Format::Q4_0`]; `PACKED` is [`Format::Q4_0Packed`].
+pub(super) struct Q4_0<const PACKED: bool>;
+
+impl<const PACKED: bool> Read<1> for Q4_0<PACKED> {
+    const FORMAT: Format = if PACKED { Format::Q4_0Packed } else { Format::Q4_0 };
+    type Head = ();
+
+    unsafe fn head(_at: *const u8, _stride: usize) {}
+
+    #[target_feature(enable = "avx512f,avx512bw,f16c")]
+    #[inline]
+    unsafe fn parts(_head: &(), at: *const u8, stride: usize, _step: usize) -> [Part; 1] {
+        // SAFETY: by the caller's promise.
+        let ([first, second], scale) = unsafe {
+            match PACKED {
+                true => {
+                    let codes = at.add(2 * GROUP);
+                    let codes = [codes, codes.add(64)].map(|at| _mm512_loadu_si512(at.cast()));
+                    // The packed layout has the highest bit of each value turned.
+                    let turned = _mm512_set1_epi8(0x88_u8 as i8);
+                    let codes = codes.map(|v| _mm512_xor_si512(v, turned));
+                    (codes, spread(&at.cast::<[u16; GROUP]>().read_unaligned()))
+                }
+                false => (words16(at.add(2), stride), halves(at, stride)),
+            }
+        };
+        let codes = [low(first), low(second), high(first), high(second)];
+        [Part { codes, scale, other: _mm512_setzero_ps() }]
+    }
+}
+
+/// See [`Format::Q8_0`].
+pub(super) struct Q8_0;
+
+impl Read<1> for Q8_0 {
+    const FORMAT: Format = Format::Q8_0;
+    type Head = ();
+
+    unsafe fn head(_at: *const u8, _stride: usize) {}
+
+    #[target_feature(enable = "avx512f,avx512bw,f16c")]
+    #[inline]
+    unsafe fn parts(_head: &(), at: *const u8, stride: usize, _step: usize) -> [Part; 1] {
+        // SAFETY: by the caller's promise.
+        let (codes, scale) = unsafe { (words32(at.add(2), stride), halves(at, stride)) };
+        let turned = _mm512_set1_epi8(0x80_u8 as i8);
+        let codes = codes.map(|v| _mm512_xor_si512(v, turned));
+        [Part { codes, scale, other: _mm512_setzero_ps() }]
+    }
+}
+
+/// See [`Format::TQ2_0`].
+pub(super) struct TQ2_0;
+
+impl Read<4> for TQ2_0 {
+    const FORMAT: Format = Format::TQ2_0;
+    type Head = __m512;
+
+    #[target_feature(enable = "avx512f,avx512bw,f16c")]
+    #[inline]
+    unsafe fn head(at: *const u8, stride: usize) -> __m512 {
+        // SAFETY: by the caller's promise.
+        unsafe { halves(at.add(64), stride) }
+    }
+
+    #[target_feature(enable = "avx512f,avx512bw,f16c")]
+    #[inline]
+    unsafe fn parts(head: &__m512, at: *const u8, stride: usize, step: usize) -> [Part; 4] {
+        // SAFETY: by the caller's promise.
+        let words = unsafe { words32(at.add(32 * step), stride) };
+        [0, 1, 2, 3].map(|p| Part {
+            codes: words.map(|v| twos(v, p)),
+            scale: *head,
+            other: _mm512_setzero_ps(),
+        })
+    }
+}
+
+/// Scales of 6 bits, four to a number, each row's twice; the factors of a block.
+#[derive(Clone, Copy)]
+pub(super) struct Packed<const N: usize> {
+    scales: [__m512i; N],
+    factors: [__m512; 2],
+}
+
+/// See [`Format::Q3K`].
+pub(super) struct Q3K;
+
+impl Read<4> for Q3K {
+    const FORMAT: Format = Format::Q3K;
+    type Head = (Packed<4>, [__m512i; 4]);
+
+    #[target_feature(enable = "avx512f,avx512bw,f16c")]
+    #[inline]
+    unsafe fn head(at: *const u8, stride: usize) -> Self::Head {
+        // SAFETY: by the caller's promise.
+        let (bits, scales, factor) = unsafe {
+            let scales = [96, 100, 104].map(|i| numbers(at.add(i), stride));
+            (words32(at, stride), scales, halves(at.add(108), stride))
+        };
+        let [a, b, tops] = scales;
+        let scales = [
+            _mm512_or_si512(low(a), top_twos::<0>(tops)),
+            _mm512_or_si512(low(b), top_twos::<2>(tops)),
+            _mm512_or_si512(high(a), top_twos::<4>(tops)),
+            _mm512_or_si512(high(b), top_twos::<6>(tops)),
+        ];
+        (Packed { scales, factors: [factor; 2] }, bits)
+    }
+
+    #[target_feature(enable = "avx512f,avx512bw,f16c")]
+    #[inline]
+    unsafe fn parts(head: &Self::Head, at: *const u8, stride: usize, step: usize) -> [Part; 4] {
+        let (packed, bits) = head;
+        // SAFETY: by the caller's promise.
+        let words = unsafe { words32(at.add(32 + 32 * step), stride) };
+        let scale = |k: usize| {
+            let code = _mm512_sub_epi32(byte(packed.scales[k / 4], k % 4), _mm512_set1_epi32(32));
+            _mm512_mul_ps(_mm512_cvtepi32_ps(code), packed.factors[0])
+        };
+        [0, 1, 2, 3].map(|p| {
+            let i = 4 * step + p;
+            let code = |w: usize| {
+                let bit = _mm512_slli_epi16::<2>(bit(bits[w], i));
+                _mm512_or_si512(twos(words[w], p), bit)
+            };
+            Part {
+                codes: [code(0), code(1), code(2), code(3)],
+                scale: scale(2 * i),
+                other: scale(2 * i + 1),
+            }
+        })
+    }
+}
+
+/// See [`Format::Q4K`].
+pub(super) struct Q4K;
+
+impl Read<2> for Q4K {
+    const FORMAT: Format = Format::Q4K;
+    type Head = Packed<4>;
+
+    #[target_feature(enable = "avx512f,avx512bw,f16c")]
+    #[inline]
+    unsafe fn head(at: *const u8, stride: usize) -> Packed<4> {
+        // SAFETY: by the caller's promise.
+        unsafe { with_minima(at, stride) }
+    }
+
+    #[target_feature(enable = "avx512f,avx512bw,f16c")]
+    #[inline]
+    unsafe fn parts(head: &Packed<4>, at: *const u8, stride: usize, step: usize) -> [Part; 2] {
+        // SAFETY: by the caller's promise.
+        let words = unsafe { words32(at.add(16 + 32 * step), stride) };
+        let part = |p: usize, codes| {
+            let (scale, other) = scale_and_minimum(head, 2 * step + p);
+            Part { codes, scale, other }
+        };
+        [part(0, words.map(|v| low(v))), part(1, words.map(|v| high(v)))]
+    }
+}
+
+/// See [`Format::Q5K`].
+pub(super) struct Q5K;
+
+impl Read<2> for Q5K {
+    const FORMAT: Format = Format::Q5K;
+    type Head = (Packed<4>, [__m512i; 4]);
+
+    #[target_feature(enable = "avx512f,avx512bw,f16c")]
+    #[inline]
+    unsafe fn head(at: *const u8, stride: usize) -> Self::Head {
+        // SAFETY: by the caller's promise.
+        unsafe { (with_minima(at, stride), words32(at.add(16), stride)) }
+    }
+
+    #[target_feature(enable = "avx512f,avx512bw,f16c")]
+    #[inline]
+    unsafe fn parts(head: &Self::Head, at: *const u8, stride: usize, step: usize) -> [Part; 2] {
+        let (packed, bits) = head;
+        // SAFETY: by the caller's promise.
+        let words = unsafe { words32(at.add(48 + 32 * step), stride) };
+        let part = |p: usize, codes: [__m512i; 4]| {
+            let (scale, other) = scale_and_minimum(packed, 2 * step + p);
+            let code = |w: usize| {
+                let bit = _mm512_slli_epi16::<4>(bit(bits[w], 2 * step + p));
+                _mm512_or_si512(codes[w], bit)
+            };
+            Part { codes: [code(0), code(1), code(2), code(3)], scale, other }
+        };
+        [part(0, words.map(|v| low(v))), part(1, words.map(|v| high(v)))]
+    }
+}
+
+/// See [`Format::Q6K`].
+pub(super) struct Q6K;
+
+impl Read<4> for Q6K {
+    const FORMAT: Format = Format::Q6K;
+    type Head = ([__m512i; 2], __m512);
+
+    #[target_feature(enable = "avx512f,avx512bw,f16c")]
+    #[inline]
+    unsafe fn head(at: *const u8, stride: usize) -> Self::Head {
+        // SAFETY: by the caller's promise.
+        unsafe { (words16(at.add(192), stride), halves(at.add(208), stride)) }
+    }
+
+    #[target_feature(enable = "avx512f,avx512bw,f16c")]
+    #[inline]
+    unsafe fn parts(head: &Self::Head, at: *const u8, stride: usize, step: usize) -> [Part; 4] {
+        let (scales, factor) = (head.0[step], head.1);
+        // SAFETY: by the caller's promise.
+        let (even, odd, tops) = unsafe {
+            let at_low = at.add(64 * step);
+            let tops = words32(at.add(128 + 32 * step), stride);
+            (words32(at_low, stride), words32(at_low.add(32), stride), tops)
+        };
+        let scale = |k: usize| {
+            // Byte `k` of a row's eight becomes the highest of each of its two numbers.
+            let take = _mm512_setr_epi32(
+                0, 0, 8, 8, 0, 0, 8, 8, 0, 0, 8, 8, 0, 0, 8, 8,
+            );
+            let take = _mm512_add_epi32(take, _mm512_set1_epi32(k as i32));
+            let take = _mm512_or_si512(_mm512_slli_epi32::<24>(take), _mm512_set1_epi32(0x80_80_80));
+            let code = _mm512_srai_epi32::<24>(_mm512_shuffle_epi8(scales, take));
+            _mm512_mul_ps(_mm512_cvtepi32_ps(code), factor)
+        };
+        let part = |p: usize, codes: [__m512i; 4]| {
+            let code = |w: usize| {
+                let top = _mm512_slli_epi16::<4>(twos(tops[w], p));
+                _mm512_or_si512(codes[w], top)
+            };
+            Part {
+                codes: [code(0), code(1), code(2), code(3)],
+                scale: scale(2 * p),
+                other: scale(2 * p + 1),
+            }
+        };
+        [
+            part(0, even.map(|v| low(v))),
+            part(1, odd.map(|v| low(v))),
+            part(2, even.map(|v| high(v))),
+            part(3, odd.map(|v| high(v))),
+        ]
+    }
+}
+
+/// Returns scales and minima of 6 bits: numbers 0 to 3 and 4 to 7 of each.
+///
+/// # Safety
+/// Sixteen bytes of eight rows are readable, `stride` apart.
+#[target_feature(enable = "avx512f,avx512bw,f16c")]
+#[inline]
+unsafe fn with_minima(at: *const u8, stride: usize) -> Packed<4> {
+    // SAFETY: by the caller's promise.
+    let ([a, b, c], factors) = unsafe {
+        let factors = [halves(at, stride), halves(at.add(2), stride)];
+        ([4, 8, 12].map(|i| numbers(at.add(i), stride)), factors)
+    };
+    let sixes = |v| _mm512_and_si512(v, _mm512_set1_epi8(0x3f));
+    let scales = [
+        sixes(a),
+        _mm512_or_si512(low(c), top_twos::<6>(a)),
+        sixes(b),
+        _mm512_or_si512(high(c), top_twos::<6>(b)),
+    ];
+    Packed { scales, factors }
+}
+
+#[target_feature(enable = "avx512f,avx512bw")]
+#[inline]
+fn scale_and_minimum(head: &Packed<4>, i: usize) -> (__m512, __m512) {
+    let value = |codes: __m512i, factor| {
+        _mm512_mul_ps(_mm512_cvtepi32_ps(byte(codes, i % 4)), factor)
+    };
+    let [scale, minimum] = head.factors;
+    (value(head.scales[i / 4], scale), value(head.scales[2 + i / 4], minimum))
+}
+
+/// Returns the low four bits of each byte.
+#[target_feature(enable = "avx512f")]
+#[inline]
+fn low(v: __m512i) -> __m512i {
+    _mm512_and_si512(v, _mm512_set1_epi8(NIBBLE))
+}
+
+/// Returns the high four bits of each byte.
+#[target_feature(enable = "avx512f,avx512bw")]
+#[inline]
+fn high(v: __m512i) -> __m512i {
+    low(_mm512_srli_epi16::<4>(v))
+}
+
+/// Returns two bits of each byte, the `i`th from below.
+#[target_feature(enable = "avx512f,avx512bw")]
+#[inline]
+fn twos(v: __m512i, i: usize) -> __m512i {
+    let v = _mm512_srl_epi16(v, _mm_cvtsi32_si128(2 * i as i32));
+    _mm512_and_si512(v, _mm512_set1_epi8(3))
+}
+
+/// Returns one bit of each byte.
+#[target_feature(enable = "avx512f,avx512bw")]
+#[inline]
+fn bit(v: __m512i, i: usize) -> __m512i {
+    let v = _mm512_srl_epi16(v, _mm_cvtsi32_si128(i as i32));
+    _mm512_and_si512(v, _mm512_set1_epi8(1))
+}
+
+/// Returns two bits of each byte, from bit `AT` on, as bits 4 and 5.
+#[target_feature(enable = "avx512f,avx512bw")]
+#[inline]
+fn top_twos<const AT: u32>(v: __m512i) -> __m512i {
+    let twos = _mm512_and_si512(_mm512_srli_epi32::<AT>(v), _mm512_set1_epi8(3));
+    _mm512_slli_epi16::<4>(twos)
+}
+
+/// Returns a byte of each number.
+#[target_feature(enable = "avx512f")]
+#[inline]
+fn byte(v: __m512i, i: usize) -> __m512i {
+    let v = _mm512_srl_epi32(v, _mm_cvtsi32_si128(8 * i as i32));
+    _mm512_and_si512(v, _mm512_set1_epi32(0xff))
+}
+
+/// Loads sixteen bytes of eight rows: the first eight of each, then the others.
+///
+/// # Safety
+/// They are readable, `stride` apart.
+#[target_feature(enable = "avx512f")]
+#[inline]
+unsafe fn words16(at: *const u8, stride: usize) -> [__m512i; 2] {
+    // SAFETY: by the caller's promise.
+    let (a, b) = unsafe {
+        let row = |r: usize| _mm_loadu_si128(at.add(r * stride).cast());
+        (four(row(0), row(1), row(2), row(3)), four(row(4), row(5), row(6), row(7)))
+    };
+    let even = _mm512_setr_epi64(0, 2, 4, 6, 8, 10, 12, 14);
+    let odd = _mm512_setr_epi64(1, 3, 5, 7, 9, 11, 13, 15);
+    [_mm512_permutex2var_epi64(a, even, b), _mm512_permutex2var_epi64(a, odd, b)]
+}
+
+#[target_feature(enable = "avx512f")]
+#[inline]
+fn four(a: __m128i, b: __m128i, c: __m128i, d: __m128i) -> __m512i {
+    let ab = _mm512_inserti32x4::<1>(_mm512_castsi128_si512(a), b);
+    _mm512_inserti32x4::<3>(_mm512_inserti32x4::<2>(ab, c), d)
+}
+
+/// Loads 32 bytes of eight rows, eight bytes of each at a time.
+///
+/// # Safety
+/// They are readable, `stride` apart.
+#[target_feature(enable = "avx512f")]
+#[inline]
+unsafe fn words32(at: *const u8, stride: usize) -> [__m512i; 4] {
+    // SAFETY: by the caller's promise.
+    let two = |r: usize| unsafe {
+        let row = |r: usize| -> __m256i { _mm256_loadu_si256(at.add(r * stride).cast()) };
+        _mm512_inserti64x4::<1>(_mm512_castsi256_si512(row(r)), row(r + 1))
+    };
+    let (a, b, c, d) = (two(0), two(2), two(4), two(6));
+    let first = _mm512_setr_epi64(0, 4, 8, 12, 1, 5, 9, 13);
+    let last = _mm512_setr_epi64(2, 6, 10, 14, 3, 7, 11, 15);
+    let [ab, cd] = [(a, b), (c, d)].map(|(a, b)| {
+        [_mm512_permutex2var_epi64(a, first, b), _mm512_permutex2var_epi64(a, last, b)]
+    });
+    [
+        _mm512_shuffle_i64x2::<0x44>(ab[0], cd[0]),
+        _mm512_shuffle_i64x2::<0xee>(ab[0], cd[0]),
+        _mm512_shuffle_i64x2::<0x44>(ab[1], cd[1]),
+        _mm512_shuffle_i64x2::<0xee>(ab[1], cd[1]),
+    ]
+}
+
+/// Loads four bytes of eight rows, each row's twice.
+///
+/// # Safety
+/// They are readable, `stride` apart.
+#[target_feature(enable = "avx512f")]
+#[inline]
+unsafe fn numbers(at: *const u8, stride: usize) -> __m512i {
+    // SAFETY: by the caller's promise; eight numbers fill the register.
+    let eight = unsafe {
+        let row = |r: usize| at.add(r * stride).cast::<u32>().read_unaligned();
+        let rows: [u32; GROUP] = std::array::from_fn(row);
+        _mm256_loadu_si256(rows.as_ptr().cast())
+    };
+    _mm512_permutexvar_epi32(twice(), _mm512_castsi256_si512(eight))
+}
+
+/// Loads a half-precision number of eight rows, each row's twice.
+///
+/// # Safety
+/// They are readable, `stride` apart.
+#[target_feature(enable = "avx512f,f16c")]
+#[inline]
+unsafe fn halves(at: *const u8, stride: usize) -> __m512 {
+    // SAFETY: by the caller's promise.
+    let row = |r: usize| unsafe { at.add(r * stride).cast::<u16>().read_unaligned() };
+    spread(&std::array::from_fn(row))
+}
+
+/// Returns each number twice.
+#[target_feature(enable = "avx512f,f16c")]
+#[inline]
+fn spread(numbers: &[u16; GROUP]) -> __m512 {
+    // SAFETY: eight half-precision numbers fill the register.
+    let numbers = unsafe { _mm256_cvtph_ps(_mm_loadu_si128(numbers.as_ptr().cast())) };
+    _mm512_permutexvar_ps(twice(), _mm512_castps256_ps512(numbers))
+}
+
+#[target_feature(enable = "avx512f")]
+#[inline]
+fn twice() -> __m512i {
+    _mm512_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7)
+}

@@ -1,0 +1,50 @@
+//! Products of quantised weights with tokens, on kernels of our own.
+//!
+//! In: a weight in the mapping, in one of the formats of [`format`], and rows of f32.
+//! Out: rows of f32. [`activations`] rounds tokens, [`portable`] says what is computed, [`avx512`]
+//! computes it fast, and [`linear`] is the way in.
+
+mod activations;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+mod format;
+mod linear;
+#[cfg(target_arch = "x86_64")]
+mod load;
+mod portable;
+
+use activations::Block;
+use format::Format;
+
+use crate::ggml::tensor::DType;
+
+/// Rows of a weight that are multiplied together.
+const GROUP: usize = 8;
+
+/// Returns whether this processor multiplies faster here than with ggml's own kernels.
+fn is_fast() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    if avx512::is_available() {
+        return true;
+    }
+    false
+}
+
+/// Returns whether weights of a type are multiplied here on this processor.
+pub(in crate::ggml) fn multiplies(dtype: DType) -> bool {
+    is_fast() && Format::of(dtype).is_some()
+}
+
+/// Multiplies the eight rows of `weight` with `M` rows, which gives `out[row of M][row of 8]`.
+fn product<const M: usize>(
+    weight: &[u8],
+    format: Format,
+    blocks: &[Block<M>],
+    out: &mut [[f32; GROUP]; M],
+) {
+    #[cfg(target_arch = "x86_64")]
+    if avx512::is_available() {
+        return avx512::product(weight, format, blocks, out);
+    }
+    portable::product(weight, format, blocks, out);
+}
