@@ -80,13 +80,18 @@ pub(super) fn answer<'g>(f: &Frame<'g, '_>, il: usize, x: Tensor<'g>) -> Result<
     let w = &f.w.layers[il];
     let q = g.linear(&w.attn_q, x)?;
     let q = heads(f, il, q, n_head, &w.attn_q_norm, table)?;
-    let q = g.permute(g.name(q, &format!("Qcur_pos-{il}")), [0, 2, 1, 3])?;
+    let q = g.name(q, &format!("Qcur_pos-{il}"));
     let (mask, n_cells) = f.inputs.mask(shape.kind == LayerKind::Sliding);
     let mask = g.slice(mask, 1, mask.side(1) - n, n)?;
-    let cache = |state| -> Result<Tensor<'g>> {
-        let cells = g.slice(g.state(&f.kv.store, state)?, 1, 0, n_cells)?;
-        g.permute(g.reshape(cells, &[d, n_kv, n_cells])?, [0, 2, 1, 3])
+    let cache = |state| g.slice(g.state(&f.kv.store, state)?, 1, 0, n_cells);
+    let (k, v) = (cache(k_state)?, cache(v_state)?);
+    let out = match g.attend_cells([q, k, v], mask)? {
+        Some(out) => out,
+        None => {
+            let heads = |cells| g.permute(g.reshape(cells, &[d, n_kv, n_cells])?, [0, 2, 1, 3]);
+            let q = g.permute(q, [0, 2, 1, 3])?;
+            g.attention([q, heads(k)?, heads(v)?], Some(mask), 1.0)?
+        }
     };
-    let out = g.attention([q, cache(k_state)?, cache(v_state)?], Some(mask), 1.0)?;
     g.reshape(out, &[d * n_head, n])
 }

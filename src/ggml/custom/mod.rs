@@ -2,6 +2,7 @@
 //!
 //! In: a safe Rust kernel over slices. Out: a graph node that ggml's threads compute.
 
+mod cached;
 mod call;
 mod dense;
 mod few;

@@ -28,8 +28,7 @@ impl<const M: usize> Block<M> {
 pub(super) fn quantize<const M: usize>(row: &[f32], index: usize, blocks: &mut [Block<M>]) {
     assert!(index < M && row.len() == blocks.len() * BLOCK, "whole blocks");
     #[cfg(target_arch = "x86_64")]
-    let round =
-        if super::avx512::is_available() { super::avx512::round } else { round };
+    let round = if super::avx512::is_available() { super::avx512::round } else { round };
     for (values, block) in row.as_chunks::<BLOCK>().0.iter().zip(blocks) {
         block.scales[index] = round(values, &mut block.bytes[index]);
         let mut sums = [0; 4];

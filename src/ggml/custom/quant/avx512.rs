@@ -44,7 +44,6 @@ use super::load::Q6K;
 use super::load::Q8_0;
 use super::load::TQ2_0;
 
-
 /// Bytes of a line of the processor's caches.
 const LINE: usize = 64;
 
@@ -238,15 +237,15 @@ fn add_fours(sum: &mut __m512i, codes: __m512i, bytes: __m512i) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::GROUP;
-    use super::super::activations::BLOCK;
-    use super::super::activations::Block;
-    use super::super::activations::quantize;
-    use super::super::format::Format;
-    use super::super::is_fast;
-    use super::super::portable;
-    use super::super::product;
     use crate::ggml::DType;
+    use crate::ggml::custom::quant::GROUP;
+    use crate::ggml::custom::quant::activations::BLOCK;
+    use crate::ggml::custom::quant::activations::Block;
+    use crate::ggml::custom::quant::activations::quantize;
+    use crate::ggml::custom::quant::format::Format;
+    use crate::ggml::custom::quant::is_fast;
+    use crate::ggml::custom::quant::portable;
+    use crate::ggml::custom::quant::product;
     use crate::ggml::pack_rows;
     use crate::ggml::quantize as quantize_weight;
 

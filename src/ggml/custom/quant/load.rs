@@ -270,11 +270,10 @@ impl Read<4> for Q6K {
         };
         let scale = |k: usize| {
             // Byte `k` of a row's eight becomes the highest of each of its two numbers.
-            let take = _mm512_setr_epi32(
-                0, 0, 8, 8, 0, 0, 8, 8, 0, 0, 8, 8, 0, 0, 8, 8,
-            );
+            let take = _mm512_setr_epi32(0, 0, 8, 8, 0, 0, 8, 8, 0, 0, 8, 8, 0, 0, 8, 8);
             let take = _mm512_add_epi32(take, _mm512_set1_epi32(k as i32));
-            let take = _mm512_or_si512(_mm512_slli_epi32::<24>(take), _mm512_set1_epi32(0x80_80_80));
+            let take =
+                _mm512_or_si512(_mm512_slli_epi32::<24>(take), _mm512_set1_epi32(0x80_80_80));
             let code = _mm512_srai_epi32::<24>(_mm512_shuffle_epi8(scales, take));
             _mm512_mul_ps(_mm512_cvtepi32_ps(code), factor)
         };
@@ -323,9 +322,8 @@ unsafe fn with_minima(at: *const u8, stride: usize) -> Packed<4> {
 #[target_feature(enable = "avx512f,avx512bw")]
 #[inline]
 fn scale_and_minimum(head: &Packed<4>, i: usize) -> (__m512, __m512) {
-    let value = |codes: __m512i, factor| {
-        _mm512_mul_ps(_mm512_cvtepi32_ps(byte(codes, i % 4)), factor)
-    };
+    let value =
+        |codes: __m512i, factor| _mm512_mul_ps(_mm512_cvtepi32_ps(byte(codes, i % 4)), factor);
     let [scale, minimum] = head.factors;
     (value(head.scales[i / 4], scale), value(head.scales[2 + i / 4], minimum))
 }

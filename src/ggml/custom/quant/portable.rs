@@ -133,10 +133,9 @@ fn with_minimum(at: &[u8], i: usize, codes: [u8; BLOCK]) -> Part {
     let packed = &at[4..16];
     let (scale, minimum) = match i {
         0..4 => (packed[i] & 63, packed[i + 4] & 63),
-        _ => (
-            packed[i + 4] & 15 | packed[i - 4] >> 6 << 4,
-            packed[i + 4] >> 4 | packed[i] >> 6 << 4,
-        ),
+        _ => {
+            (packed[i + 4] & 15 | packed[i - 4] >> 6 << 4, packed[i + 4] >> 4 | packed[i] >> 6 << 4)
+        }
     };
     Part {
         codes,
