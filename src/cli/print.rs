@@ -84,6 +84,11 @@ impl Progress {
         Self { is_shown, length: 0 }
     }
 
+    /// Tells whether anybody sees it.
+    pub(crate) fn is_shown(&self) -> bool {
+        self.is_shown
+    }
+
     /// Replaces what the line says.
     pub(crate) fn set(&mut self, text: &str) {
         if self.is_shown {

@@ -26,10 +26,8 @@ const GONE: u8 = 1;
 const DENIED: u8 = 2;
 const STOPPED: u8 = 3;
 
-/// What an error that may pass adds to a stream's strain; each good block takes one away.
-const STRAIN_PER_ERROR: u32 = 8;
-/// Strain of a stream that does not work any more.
-const STRAIN_MAX: u32 = 200;
+/// Errors in a row, without a block of sound between them, that end a stream.
+const ERRORS_MAX: u32 = 100;
 
 /// Picks the version of a function for the kind of samples that a device has.
 macro_rules! for_samples {
@@ -130,31 +128,25 @@ fn denied(place: &str) -> Error {
 struct Health {
     /// 0 for none, else what ended the stream.
     fault: AtomicU8,
-    strain: AtomicU32,
+    /// Errors since the last block.
+    n_errors: AtomicU32,
 }
 
 impl Health {
     fn block(&self) {
-        let strain = self.strain.load(Ordering::Relaxed);
-        self.strain.store(strain.saturating_sub(1), Ordering::Relaxed);
+        self.n_errors.store(0, Ordering::Relaxed);
     }
 
+    /// Notes an error; the sound system goes on after most of them.
     fn error(&self, kind: cpal::ErrorKind) {
+        let n_errors = self.n_errors.load(Ordering::Relaxed).saturating_add(1);
+        self.n_errors.store(n_errors, Ordering::Relaxed);
         let fault = match kind {
             cpal::ErrorKind::DeviceNotAvailable => GONE,
             cpal::ErrorKind::PermissionDenied => DENIED,
-            cpal::ErrorKind::HostUnavailable
-            | cpal::ErrorKind::StreamInvalidated
-            | cpal::ErrorKind::Other => STOPPED,
-            cpal::ErrorKind::RealtimeDenied | cpal::ErrorKind::DeviceChanged => return,
-            _ => {
-                let strain = self.strain.load(Ordering::Relaxed) + STRAIN_PER_ERROR;
-                self.strain.store(strain.min(STRAIN_MAX), Ordering::Relaxed);
-                if strain < STRAIN_MAX {
-                    return;
-                }
-                STOPPED
-            }
+            cpal::ErrorKind::HostUnavailable | cpal::ErrorKind::StreamInvalidated => STOPPED,
+            _ if n_errors > ERRORS_MAX => STOPPED,
+            _ => return,
         };
         self.fault.store(fault, Ordering::Relaxed);
     }
@@ -360,16 +352,13 @@ mod tests {
     fn errors_that_pass_end_no_stream() {
         let health = Health::default();
         let is_over = || health.fault.load(Ordering::Relaxed) != 0;
-        for _ in 0..100 {
+        for _ in 0..2 * ERRORS_MAX {
             health.error(cpal::ErrorKind::Xrun);
             health.error(cpal::ErrorKind::BackendError);
-            (0..STRAIN_PER_ERROR * 2).for_each(|_| health.block());
+            health.block();
         }
         assert!(!is_over());
-        for _ in 0..50 {
-            health.block();
-            health.error(cpal::ErrorKind::BackendError);
-        }
+        (0..=ERRORS_MAX).for_each(|_| health.error(cpal::ErrorKind::BackendError));
         assert!(is_over());
         let health = Health::default();
         health.error(cpal::ErrorKind::DeviceNotAvailable);

@@ -232,3 +232,24 @@ fn the_peer_loads_synthesized_models_and_answers_alike() {
         }
     }
 }
+
+#[test]
+fn speech_is_measured_streamed_and_whole() {
+    let words =
+        ["bench", "--voice", "--json", "--seconds", "1,2", "--repeat", "2", "--threads", "1"];
+    let peer: &[&str] = if cfg!(feature = "reference") { &["--peer"] } else { &[] };
+    let document: serde_json::Value =
+        serde_json::from_str(&succeed(&[&words[..], peer].concat())).unwrap();
+    let rows = document["rows"].as_array().unwrap();
+    let of = |case: &str| rows.iter().filter(|row| row["case"] == case).collect::<Vec<_>>();
+    let is_measured = |row: &serde_json::Value| row["culet"].as_f64().is_some_and(|v| v >= 0.0);
+    let ends = of("speech_end_ms");
+    let kinds: Vec<_> =
+        ends.iter().map(|r| (r["seconds"].as_u64(), r["streamed"].as_bool())).collect();
+    let (yes, no) = (Some(true), Some(false));
+    assert_eq!(kinds, [(Some(1), yes), (Some(1), no), (Some(2), yes), (Some(2), no)]);
+    assert!(ends.iter().all(|row| is_measured(row) && row["peer"].is_f64() != peer.is_empty()));
+    assert_eq!(of("stream_rtf").len(), 2);
+    let idle = of("idle_cpu_percent");
+    assert!(!cfg!(target_os = "linux") || idle.len() == 1 && is_measured(idle[0]), "{document}");
+}

@@ -169,7 +169,7 @@ fn asked(sound: &str, extra: &[&str]) -> Value {
 }
 
 /// Returns the only turn of a conversation about a sound.
-fn talked(sound: &str, extra: &[&str]) -> Value {
+pub(crate) fn talked(sound: &str, extra: &[&str]) -> Value {
     let words = ["voice", "-t", "1", "--json", "--greedy", "-n", "40", "--audio", sound];
     let found = json_of(&[&words[..], extra].concat());
     assert_eq!(found["turns"].as_array().unwrap().len(), 1, "{found}");

@@ -12,6 +12,7 @@ mod hostile_model;
 mod hostile_text;
 #[cfg(feature = "cli")]
 mod listen;
+mod live;
 #[cfg(feature = "cli")]
 mod look;
 mod model;

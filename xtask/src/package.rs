@@ -17,6 +17,8 @@ enum Probe {
     Library(&'static str),
     /// libclang, which is looked up by file.
     Libclang,
+    /// A plugin of ALSA, by its file.
+    AlsaPlugin(&'static str),
 }
 
 struct Package {
@@ -38,7 +40,7 @@ const fn like(name: &'static str, probe: Probe, purpose: &'static str) -> Packag
 }
 
 /// pkg-config comes first, because later probes ask it.
-const PACKAGES: [Package; 12] = [
+const PACKAGES: [Package; 15] = [
     need("pkg-config", Probe::Program("pkg-config"), "finds system libraries"),
     need("g++", Probe::Program("c++"), "compiles the kernels"),
     need("make", Probe::Program("make"), "runs the kernels' build"),
@@ -51,7 +53,12 @@ const PACKAGES: [Package; 12] = [
     like("default-jdk-headless", Probe::Program("javac"), "runs the JNI layer in the tests"),
     like("ccache", Probe::Program("ccache"), "makes repeated builds fast"),
     like("espeak-ng", Probe::Program("espeak-ng"), "speaks answers aloud"),
+    like("pulseaudio", Probe::Program("pulseaudio"), "a microphone and a speaker for tests"),
+    like("pulseaudio-utils", Probe::Program("pacat"), "plays to that microphone"),
+    like("libasound2-plugins", Probe::AlsaPlugin(PULSE_PLUGIN), "joins ALSA and that server"),
 ];
+
+const PULSE_PLUGIN: &str = "libasound_module_pcm_pulse.so";
 
 const ELSEWHERE: &str = "\
   Fedora:   sudo dnf install pkgconf gcc-c++ make cmake clang clang-devel alsa-lib-devel ccache
@@ -109,6 +116,11 @@ impl Package {
             Probe::Library(name) => succeeds("pkg-config", &["--exists", name]),
             Probe::Libclang => {
                 env::var_os("LIBCLANG_PATH").is_some() || libclang_folder().is_some()
+            }
+            Probe::AlsaPlugin(file) => {
+                let inside = fs::read_dir("/usr/lib").into_iter().flatten().flatten();
+                let folders = inside.map(|entry| entry.path()).chain(["/usr/lib64".into()]);
+                folders.into_iter().any(|folder| folder.join("alsa-lib").join(file).is_file())
             }
         }
     }

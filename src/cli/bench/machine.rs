@@ -86,6 +86,17 @@ impl Memory {
     }
 }
 
+/// Returns the seconds that the processor has worked for the threads of this program.
+pub(super) fn cpu_seconds() -> Option<f64> {
+    let tasks = std::fs::read_dir("/proc/self/task").ok()?;
+    let nanoseconds = tasks.flatten().filter_map(|task| {
+        let text = std::fs::read_to_string(task.path().join("schedstat")).ok()?;
+        text.split(' ').next()?.parse::<u64>().ok()
+    });
+    let sum: u64 = nanoseconds.sum();
+    (sum > 0).then_some(sum as f64 / 1e9)
+}
+
 fn proc_mib(file: &str, key: &str) -> Option<f64> {
     let kib = system::proc_kib(file, key)? as f64;
     Some((kib / 102.4).round() / 10.0)

@@ -33,7 +33,7 @@ const PICTURE_SIDES: [(u32, [u32; 2]); 5] = [
     (1120, [1920, 1344]),
 ];
 const SOUND_SECONDS: usize = 10;
-const SOUND_RATE_HZ: u32 = 16_000;
+pub(super) const SOUND_RATE_HZ: u32 = 16_000;
 /// Soft tokens of a sound may differ by this many at its end.
 const SOUND_TOKENS_APART_MAX: usize = 2;
 
@@ -89,7 +89,7 @@ fn sounds(session: &mut Session, mut peer: Option<&mut Media>, n: usize) -> Resu
     let (mut ours, mut peers) = (Vec::new(), Vec::new());
     let seconds = SOUND_SECONDS as f64;
     for i in 0..=n {
-        let samples = sound(i as u64);
+        let samples = sound(i as u64, SOUND_SECONDS);
         let start = Instant::now();
         let pcm = Pcm { samples: samples.clone(), rate_hz: SOUND_RATE_HZ, captured_at_ns: 0 };
         let encoded = session.encode_sound([Ok(pcm)])?;
@@ -98,11 +98,19 @@ fn sounds(session: &mut Session, mut peer: Option<&mut Media>, n: usize) -> Resu
             let start = Instant::now();
             let n_tokens = peer.sound(&samples)?;
             peers.push(start.elapsed().as_secs_f64() / seconds);
-            check("sound", encoded.n_tokens(), n_tokens, SOUND_TOKENS_APART_MAX)?;
+            check_sound(encoded.n_tokens(), n_tokens)?;
         }
     }
     let peers = peers.get(1..).unwrap_or_default();
     Ok(Row::new(Case::SoundRtf, Some(SOUND_SECONDS), None, &ours[1..], peers))
+}
+
+/// Compares the soft tokens of a sound.
+///
+/// # Errors
+/// `Internal` if both sides made another number.
+pub(super) fn check_sound(ours: usize, peers: usize) -> Result<()> {
+    check("sound", ours, peers, SOUND_TOKENS_APART_MAX)
 }
 
 fn check(what: &str, ours: usize, peers: usize, apart_max: usize) -> Result<()> {
@@ -129,13 +137,13 @@ fn frame(seed: u64, n_soft: u32) -> Result<Frame> {
 }
 
 /// Returns a gliding tone and some noise.
-fn sound(seed: u64) -> Vec<f32> {
+pub(super) fn sound(seed: u64, seconds: usize) -> Vec<f32> {
     let mut random = Random(seed);
     let tone = |i: usize| {
         let t = i as f32 / SOUND_RATE_HZ as f32;
         (TAU * t * (200.0 + 40.0 * t)).sin() * 0.3
     };
-    let n = SOUND_SECONDS * SOUND_RATE_HZ as usize;
+    let n = seconds * SOUND_RATE_HZ as usize;
     (0..n).map(|i| tone(i) + 0.02 * (random.unit() - 0.5)).collect()
 }
 

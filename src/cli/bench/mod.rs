@@ -14,6 +14,7 @@ mod report;
 mod run;
 mod speed;
 mod synthesize;
+mod voice;
 
 use std::path::PathBuf;
 
@@ -44,6 +45,13 @@ pub(crate) struct Args {
     /// Processor threads [default: one for each core]
     #[arg(long, value_name = "N", default_value = "0", hide_default_value = true)]
     threads: usize,
+    /// Measure speech: from its end to the first token and sound, streaming, idle listening
+    #[arg(long)]
+    voice: bool,
+    /// Lengths of sounds, with --voice
+    #[arg(long, value_name = "SECONDS,..", value_delimiter = ',', default_value = "2,5,10,20,30")]
+    #[arg(value_parser = clap::value_parser!(u16).range(1..=30))]
+    seconds: Vec<u16>,
     /// Lengths of prompts
     #[arg(long, value_name = "N,..", value_delimiter = ',', default_value = "128,512,2048")]
     prefill: Vec<usize>,

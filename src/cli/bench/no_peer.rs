@@ -44,6 +44,11 @@ impl Timeline<'_> {
     }
 
     /// Never runs.
+    pub(super) fn hear(&mut self, _: &mut Media, _: &[f32]) -> Result<usize> {
+        match self.never {}
+    }
+
+    /// Never runs.
     pub(super) fn append(&mut self, _: &[TokenId]) -> Result<&[f32]> {
         let _ = self.model;
         match self.never {}

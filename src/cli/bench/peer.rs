@@ -23,7 +23,9 @@ use llama_cpp_2::model::params::LlamaModelParams;
 use llama_cpp_2::mtmd::MtmdBitmap;
 use llama_cpp_2::mtmd::MtmdContext;
 use llama_cpp_2::mtmd::MtmdContextParams;
+use llama_cpp_2::mtmd::MtmdInputChunk;
 use llama_cpp_2::mtmd::MtmdInputChunkType;
+use llama_cpp_2::mtmd::MtmdInputChunks;
 use llama_cpp_2::mtmd::MtmdInputText;
 use llama_cpp_2::mtmd::mtmd_default_marker;
 use llama_cpp_2::send_logs_to_tracing;
@@ -31,6 +33,9 @@ use llama_cpp_2::token::LlamaToken;
 
 /// Tokens that are given at once, as its own benchmark does.
 const N_BATCH: usize = 2048;
+
+/// What follows the user's words.
+const ANSWER_HEAD: &str = "<turn|>\n<|turn>model\n";
 
 fn failed(what: &str, e: impl std::fmt::Display) -> Error {
     Error::internal(format!("llama.cpp: {what}: {e}"))
@@ -97,6 +102,21 @@ impl Timeline<'_> {
         self.n_past = 0;
     }
 
+    /// Encodes a sound, puts it and the head of an answer at the start, and returns the sound's
+    /// soft tokens when the first token is known.
+    pub(super) fn hear(&mut self, media: &mut Media, samples: &[f32]) -> Result<usize> {
+        let bitmap = MtmdBitmap::from_audio_data(samples).map_err(|e| failed("sound", e))?;
+        let chunks = media.chunks(&bitmap, ANSWER_HEAD)?;
+        let (n_batch, timeline) = (N_BATCH as i32, &mut self.timeline);
+        let n_past = chunks.eval_chunks(&mut media.0, timeline, 0, 0, n_batch, true);
+        self.n_past = n_past.map_err(|e| failed("sound", e))? as usize;
+        let logits = self.timeline.get_logits_ith(-1);
+        std::hint::black_box(logits.iter().copied().fold(f32::MIN, f32::max));
+        let chunks = (0..chunks.len()).filter_map(|i| chunks.get(i));
+        let is_sound = |c: &MtmdInputChunk| c.chunk_type() == MtmdInputChunkType::Audio;
+        Ok(chunks.filter(is_sound).map(|c| c.n_tokens()).sum())
+    }
+
     /// Appends tokens and returns the logits of the last.
     pub(super) fn append(&mut self, tokens: &[TokenId]) -> Result<&[f32]> {
         let mut last = 0;
@@ -132,10 +152,14 @@ impl Media {
         self.encode(&bitmap.map_err(|e| failed("sound", e))?, MtmdInputChunkType::Audio)
     }
 
-    fn encode(&mut self, bitmap: &MtmdBitmap, kind: MtmdInputChunkType) -> Result<usize> {
-        let text = mtmd_default_marker().to_owned();
+    fn chunks(&self, bitmap: &MtmdBitmap, after: &str) -> Result<MtmdInputChunks> {
+        let text = format!("{}{after}", mtmd_default_marker());
         let text = MtmdInputText { text, add_special: false, parse_special: true };
-        let chunks = self.0.tokenize(text, &[bitmap]).map_err(|e| failed("media", e))?;
+        self.0.tokenize(text, &[bitmap]).map_err(|e| failed("media", e))
+    }
+
+    fn encode(&mut self, bitmap: &MtmdBitmap, kind: MtmdInputChunkType) -> Result<usize> {
+        let chunks = self.chunks(bitmap, "")?;
         let mut n_tokens = 0;
         for chunk in (0..chunks.len()).filter_map(|i| chunks.get(i)) {
             if chunk.chunk_type() == kind {

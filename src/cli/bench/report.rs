@@ -29,6 +29,14 @@ pub(super) enum Case {
     PictureMs,
     /// Seconds of work for a second of sound.
     SoundRtf,
+    /// From the end of speech to the first token.
+    SpeechEndMs,
+    /// From the end of speech to the first sample in the speaker, after `n` tokens.
+    FirstSoundMs,
+    /// Seconds of encoding and prompt for a second of speech, while it comes.
+    StreamRtf,
+    /// Part of one core that listening takes while nobody speaks.
+    IdleCpuPercent,
     /// Bytes that a token needs, of those that memory gives meanwhile.
     BandwidthShare,
 }
@@ -43,6 +51,10 @@ impl Case {
             Self::RssAnonMib => "rss_anon_mib",
             Self::PictureMs => "picture_ms",
             Self::SoundRtf => "sound_rtf",
+            Self::SpeechEndMs => "speech_end_ms",
+            Self::FirstSoundMs => "first_sound_ms",
+            Self::StreamRtf => "stream_rtf",
+            Self::IdleCpuPercent => "idle_cpu_percent",
             Self::BandwidthShare => "bandwidth_share",
         }
     }
@@ -60,6 +72,10 @@ pub(super) struct Row {
     pub(super) n: Option<usize>,
     /// Tokens that came before, if they matter.
     pub(super) depth: Option<usize>,
+    /// Seconds of sound, if they matter.
+    pub(super) seconds: Option<usize>,
+    /// Whether the sound was heard while it came, if it matters; the peer never does.
+    pub(super) streamed: Option<bool>,
     /// Median of our samples.
     pub(super) culet: Option<f64>,
     /// Median of the peer's samples.
@@ -84,11 +100,19 @@ impl Row {
         let of = if ratios.is_empty() { ours } else { &ratios };
         let (culet, peer) = (median(ours), median(peers));
         let ratio = culet.as_ref().zip(peer.as_ref()).map(advantage);
-        Self { case, n, depth, culet, peer, ratio, spread: spread(of) }
+        let (seconds, streamed) = (None, None);
+        Self { case, n, depth, seconds, streamed, culet, peer, ratio, spread: spread(of) }
+    }
+
+    /// Returns what people see in the first column.
+    fn label(&self) -> String {
+        let seconds = self.seconds.map(|n| format!(" {n} s")).unwrap_or_default();
+        let streamed = if self.streamed == Some(true) { " live" } else { "" };
+        format!("{}{seconds}{streamed}", self.case.name())
     }
 
     fn json(&self) -> Value {
-        json!({
+        let mut row = json!({
             "case": self.case.name(),
             "n": self.n,
             "depth": self.depth,
@@ -96,7 +120,14 @@ impl Row {
             "peer": self.peer.map(rounded),
             "ratio": self.ratio.map(rounded),
             "spread": self.spread.map(rounded),
-        })
+        });
+        if let Some(seconds) = self.seconds {
+            row["seconds"] = json!(seconds);
+        }
+        if let Some(streamed) = self.streamed {
+            row["streamed"] = json!(streamed);
+        }
+        row
     }
 }
 
@@ -144,7 +175,8 @@ fn cell(v: Option<f64>) -> String {
 pub(super) fn write_csv(path: &Path, machine: &Machine, rows: &[Row]) -> Result<()> {
     let quoted = |s: &str| format!("\"{}\"", s.replace('"', "'"));
     let mut text = String::from(
-        "target,backend,cpu,threads,model,cold_or_warm,case,n,depth,culet,peer,ratio,spread\n",
+        "target,backend,cpu,threads,model,cold_or_warm,case,n,depth,culet,peer,ratio,spread,\
+         seconds,streamed\n",
     );
     let target = format!("{}-{}", std::env::consts::ARCH, std::env::consts::OS);
     for r in rows {
@@ -163,6 +195,8 @@ pub(super) fn write_csv(path: &Path, machine: &Machine, rows: &[Row]) -> Result<
             cell(r.peer),
             cell(r.ratio),
             cell(r.spread),
+            count(r.seconds),
+            r.streamed.map(|s| s.to_string()).unwrap_or_default(),
         ];
         text.push_str(&cells.join(","));
         text.push('\n');
@@ -177,7 +211,7 @@ pub(super) fn write_csv(path: &Path, machine: &Machine, rows: &[Row]) -> Result<
 pub(super) fn table(machine: &Machine, rows: &[Row]) -> String {
     let mut text = machine.text();
     text.push_str(&format!(
-        "\n{:16}{:>7}{:>7}{:>11}{:>11}{:>8}{:>8}\n",
+        "\n{:25}{:>7}{:>7}{:>11}{:>11}{:>8}{:>8}\n",
         "case", "n", "depth", "culet", "llama.cpp", "ratio", "spread"
     ));
     for r in rows {
@@ -190,10 +224,10 @@ pub(super) fn table(machine: &Machine, rows: &[Row]) -> String {
         };
         let ratio = r.ratio.map(|v| format!("{v:.2}")).unwrap_or_default();
         let spread = r.spread.map(|v| format!("{:.0} %", v * 100.0)).unwrap_or_default();
-        let (name, n, depth) = (r.case.name(), count(r.n), count(r.depth));
+        let (name, n, depth) = (r.label(), count(r.n), count(r.depth));
         let (culet, peer) = (value(r.culet), value(r.peer));
         text.push_str(&format!(
-            "{name:16}{n:>7}{depth:>7}{culet:>11}{peer:>11}{ratio:>8}{spread:>8}\n"
+            "{name:25}{n:>7}{depth:>7}{culet:>11}{peer:>11}{ratio:>8}{spread:>8}\n"
         ));
     }
     text

@@ -21,6 +21,7 @@ use crate::cli::bench::report;
 use crate::cli::bench::speed;
 use crate::cli::bench::speed::Wanted;
 use crate::cli::bench::synthesize;
+use crate::cli::bench::voice;
 use crate::cli::model::fitting_mmproj;
 use crate::cli::model::shipped_model;
 use crate::cli::print;
@@ -46,23 +47,31 @@ pub(crate) fn run(args: Args) -> Result<()> {
     };
     let backend = BackendOptions { n_threads, gpu: None };
     let options = EngineOptions { backend, memory_bytes_max: None };
-    let n_repeat = usize::from(args.repeat);
     let (prefill, depths, pictures) = (args.prefill, args.depths, args.pictures);
+    let n_repeat = usize::from(args.repeat);
     let wanted = Wanted { n_threads, prefill, depths, pictures, n_repeat };
 
     let mut progress = Progress::new();
-    progress.set("opening");
-    let opening = speed::opening(&model, &options, args.peer, &wanted)?;
+    let mut rows = Vec::new();
+    if !args.voice {
+        progress.set("opening");
+        rows.extend(speed::opening(&model, &options, args.peer, &wanted)?);
+    }
     progress.set("memory bandwidth");
     let bandwidth = machine::bandwidth(n_threads);
     let engine = Engine::open(&model, mmproj.as_deref(), &options)?;
     let peer = args.peer.then(|| Peer::open(&model)).transpose()?;
-    progress.set("prompts and answers");
-    let mut rows = speed::tokens(&engine, peer.as_ref(), &wanted, bandwidth)?;
-    rows.extend(opening);
-    if let Some(mmproj) = &mmproj {
+    if args.voice {
+        progress.set("speech");
+        let seconds: Vec<usize> = args.seconds.iter().map(|&n| usize::from(n)).collect();
+        rows.extend(voice::measure(&engine, mmproj.as_deref(), peer.as_ref(), &seconds, &wanted)?);
+    } else {
+        progress.set("prompts and answers");
+        rows.splice(..0, speed::tokens(&engine, peer.as_ref(), &wanted, bandwidth)?);
         progress.set("pictures and sounds");
-        rows.extend(media::measure(&engine, mmproj, peer.as_ref(), &wanted)?);
+        if let Some(mmproj) = &mmproj {
+            rows.extend(media::measure(&engine, mmproj, peer.as_ref(), &wanted)?);
+        }
     }
     progress.clear();
     let h = engine.decoder().hparams();

@@ -2,10 +2,15 @@
 //! In: devices by name. Out: the conversation, until Ctrl-C.
 //! Invariant: all sound that waits is heard between two tokens.
 
+use std::io::IsTerminal;
+use std::sync::mpsc::Receiver;
+use std::sync::mpsc::channel;
 use std::time::Duration;
 
 use culet::Result;
 use culet::assistant::Input;
+use culet::assistant::Key;
+use culet::assistant::Mode;
 use culet::assistant::State;
 use culet::assistant::driver::Ears;
 use culet::assistant::driver::Heard;
@@ -42,6 +47,12 @@ pub(super) struct DeviceArgs {
     /// Let your voice interrupt an answer; needs headphones, or it hears itself
     #[arg(long)]
     pub(super) barge_in: bool,
+    /// Listen from one press of Enter to the next, whatever is heard
+    #[arg(long, conflicts_with_all = ["audio", "stdin", "once"])]
+    push_to_talk: bool,
+    /// End after one question and its answer
+    #[arg(long)]
+    once: bool,
 }
 
 /// Lists the devices, a line each.
@@ -74,6 +85,45 @@ impl DeviceArgs {
         }
     }
 
+    /// Returns when the microphone counts.
+    pub(super) fn mode(&self) -> Mode {
+        match (self.push_to_talk, self.once) {
+            (true, _) => Mode::PushToTalk,
+            (_, true) => Mode::OneShot,
+            _ => Mode::Continuous,
+        }
+    }
+
+    /// Returns what a person is told at the start.
+    pub(super) fn greeting(&self) -> &'static str {
+        match self.push_to_talk {
+            true => "Enter begins and ends what you say; Ctrl-C ends the conversation",
+            false => "listening; Ctrl-C ends the conversation",
+        }
+    }
+
+    /// Returns presses of Enter, where a person or a program may press it.
+    fn presses(&self) -> Option<Receiver<()>> {
+        if !self.push_to_talk && !std::io::stdin().is_terminal() {
+            return None;
+        }
+        let (sender, receiver) = channel();
+        std::thread::spawn(move || {
+            let lines = std::io::stdin().lines().map_while(std::result::Result::ok);
+            lines.map_while(|_| sender.send(()).ok()).for_each(drop);
+        });
+        Some(receiver)
+    }
+
+    /// Returns what Enter means now.
+    fn key(&self, state: State) -> Key {
+        match (self.push_to_talk, state) {
+            (true, State::Hearing) => Key::TalkUp,
+            (true, _) => Key::TalkDown,
+            (false, _) => Key::Interrupt,
+        }
+    }
+
     /// Opens the microphone.
     pub(super) fn listen(&self) -> Result<Ears> {
         Ears::open(self.microphone.clone())
@@ -83,6 +133,7 @@ impl DeviceArgs {
 /// Talks until Ctrl-C or the end of a conversation of one turn.
 pub(super) fn converse(hall: &mut Hall<'_>, ears: Ears, stop: &Cancel) -> Result<()> {
     let mut ears = Some(ears);
+    let presses = hall.args.device.presses();
     while !stop.is_cancelled() && hall.state() != State::Asleep {
         let has_work = hall.advance()?;
         let wait = if has_work { Duration::ZERO } else { WAIT };
@@ -97,11 +148,16 @@ pub(super) fn converse(hall: &mut Hall<'_>, ears: Ears, stop: &Cancel) -> Result
             }
             None => std::thread::sleep(wait),
         }
+        for () in presses.iter().flat_map(Receiver::try_iter) {
+            let key = hall.args.device.key(hall.state());
+            hall.tell(Input::Key(key))?;
+        }
         hall.tell(Input::Tick)?;
+        hall.show();
         if hall.wants_microphone() && ears.is_none() {
             ears = hall.args.device.listen().ok();
             if ears.is_some() {
-                print::say("the microphone is back");
+                hall.say("the microphone is back");
                 hall.tell(Input::MicrophoneBack)?;
             }
         }
@@ -119,7 +175,7 @@ fn take(hall: &mut Hall<'_>, heard: Heard) -> Result<bool> {
             hall.tell(Input::SamplesLost { n_samples })?;
         }
         Heard::Gone(e) => {
-            print::say(&format!("{e}"));
+            hall.say(&format!("{e}"));
             hall.tell(Input::MicrophoneLost)?;
             return Ok(false);
         }

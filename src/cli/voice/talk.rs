@@ -23,6 +23,7 @@ use serde_json::json;
 
 use crate::cli::model::ModelArgs;
 use crate::cli::print;
+use crate::cli::print::Progress;
 use crate::cli::run::OpeningArgs;
 use crate::cli::run::SamplingArgs;
 use crate::cli::run::stop;
@@ -36,6 +37,8 @@ use crate::cli::voice::tool::ToolCommand;
 
 /// Sound of one soft token, in milliseconds.
 const TOKEN_MS: usize = 40;
+/// How often the line of what is going on changes at most, if nothing new does.
+const SHOW_TURN: Duration = Duration::from_millis(100);
 
 /// What `voice` is told.
 #[derive(clap::Args)]
@@ -84,6 +87,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let session = args.sampling.session(&engine, args.sampling.seed())?;
     let turn_ms = u32::try_from(session.n_ctx() / 2 * TOKEN_MS).unwrap_or(u32::MAX);
     let options = TurnOptions {
+        mode: args.device.mode(),
         barge_in: if args.device.barge_in { BargeIn::Voice } else { BargeIn::Key },
         guess_silence_ms: args.guess.min(args.silence),
         end_silence_ms: args.silence,
@@ -103,7 +107,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let _stoppable = Stoppable::new(&stop);
     let Some(blocks) = blocks else {
         let ears = args.device.listen()?;
-        print::say("listening; Ctrl-C ends the conversation");
+        print::say(args.device.greeting());
         live::converse(&mut hall, ears, &stop)?;
         return hall.stop();
     };
@@ -134,6 +138,7 @@ impl Hall<'_> {
 
     /// Hears sound without waiting for answers.
     pub(super) fn hear(&mut self, pcm: &Pcm) -> Result<()> {
+        self.page.level = pcm.samples.iter().fold(0.0, |most, s| s.abs().max(most));
         self.talk.push(pcm)?;
         let now_ns = self.now_ns();
         while self.talk.listen(now_ns, &mut |event| self.page.write(event))? {}
@@ -157,6 +162,24 @@ impl Hall<'_> {
     /// Tells whether the microphone should be opened again, once.
     pub(super) fn wants_microphone(&mut self) -> bool {
         std::mem::take(&mut self.page.wants_microphone)
+    }
+
+    /// Says a line to the person.
+    pub(super) fn say(&mut self, text: &str) {
+        self.page.say(text);
+    }
+
+    /// Shows what is going on, where there is a terminal.
+    pub(super) fn show(&mut self) {
+        let doing = match self.talk.state() {
+            State::Asleep => "asleep",
+            State::Deaf => "no microphone",
+            State::Listening => "listening",
+            State::Hearing => "hearing",
+            State::Answering if self.page.mouth.is_some() && self.page.is_saying => "speaking",
+            State::Guessing | State::Answering => "thinking",
+        };
+        self.page.show(doing);
     }
 
     fn now_ns(&self) -> u64 {
@@ -230,7 +253,8 @@ impl Hall<'_> {
         self.report()
     }
 
-    fn report(self) -> Result<()> {
+    fn report(mut self) -> Result<()> {
+        self.page.status.clear();
         let (counters, n_wasted) = (self.talk.counters(), self.talk.n_wasted());
         log::info!(
             "{} turns, {} ends guessed, {} taken back, {n_wasted} tokens wasted",
@@ -253,6 +277,13 @@ impl Hall<'_> {
     }
 }
 
+/// Returns a bar for the loudest sample: empty at -60 dB, full at 0 dB.
+fn bar(level: f32) -> &'static str {
+    const FULL: &str = "####################";
+    let share = (20.0 * level.max(1e-6).log10() + 60.0) / 60.0;
+    &FULL[..(share.clamp(0.0, 1.0) * FULL.len() as f32) as usize]
+}
+
 /// What was said, as lines or as one document.
 struct Page {
     is_json: bool,
@@ -264,6 +295,13 @@ struct Page {
     times_s: [f64; 2],
     /// Soft tokens of the picture that was put before the turn.
     n_picture: usize,
+    /// The line of what is going on, and when it last changed.
+    status: Progress,
+    shown: Option<(&'static str, Instant)>,
+    /// Loudest sample of the newest sound.
+    level: f32,
+    /// Whether a piece of the present answer was said.
+    is_saying: bool,
     text: String,
     calls: Vec<Value>,
     turns: Vec<Value>,
@@ -274,6 +312,7 @@ impl Page {
         let wants_microphone = false;
         let (text, calls, turns) = (String::new(), Vec::new(), Vec::new());
         let (ended_at, first_token_ms, times_s) = (None, None, [0.0; 2]);
+        let (status, shown, level, is_saying) = (Progress::new(), None, 0.0, false);
         Self {
             is_json,
             mouth,
@@ -282,6 +321,10 @@ impl Page {
             first_token_ms,
             times_s,
             n_picture: 0,
+            status,
+            shown,
+            level,
+            is_saying,
             text,
             calls,
             turns,
@@ -293,15 +336,39 @@ impl Page {
         match self.mouth.as_ref()?.poll() {
             Ok(told) => told,
             Err(e) => {
-                print::say(&format!("answers are shown, not spoken, until it is back: {e}"));
+                self.say(&format!("answers are shown, not spoken, until it is back: {e}"));
                 None
             }
         }
     }
 
+    fn say(&mut self, text: &str) {
+        self.status.clear();
+        print::say(text);
+    }
+
+    fn show(&mut self, doing: &'static str) {
+        let is_new = self.shown.is_none_or(|(was, at)| was != doing || at.elapsed() > SHOW_TURN);
+        if self.status.is_shown() && is_new {
+            self.shown = Some((doing, Instant::now()));
+            self.status.set(&format!("{doing:13} [{:20}]", bar(self.level)));
+        }
+    }
+
+    /// Writes a piece of an answer; at a terminal it is a line of its own.
+    fn put(&mut self, text: &str) -> Result<()> {
+        match self.status.is_shown() {
+            true => {
+                self.status.clear();
+                print::result(&format!("{}\n", text.trim()))
+            }
+            false => print::result(text),
+        }
+    }
+
     fn write(&mut self, event: TalkEvent<'_>) -> Result<()> {
         match event {
-            TalkEvent::SpeechBegan { .. } => print::say("hearing"),
+            TalkEvent::SpeechBegan { .. } => self.tell("hearing"),
             TalkEvent::Looked { n_tokens } => self.n_picture = n_tokens,
             TalkEvent::EndGuessed => self.ended_at = Some(Instant::now()),
             TalkEvent::TakenBack { n_wasted } => {
@@ -310,14 +377,15 @@ impl Page {
             }
             TalkEvent::Discarded => {
                 self.n_picture = 0;
-                print::say("listening");
+                self.tell("listening");
             }
             TalkEvent::TurnEnded { from_s, to_s, is_guessed } => {
                 self.times_s = [from_s, to_s];
                 if !is_guessed {
                     self.ended_at = Some(Instant::now());
                 }
-                print::say(&format!("heard {:.1} s", to_s - from_s));
+                self.is_saying = false;
+                self.say(&format!("heard {:.1} s", to_s - from_s));
             }
             TalkEvent::FirstToken => {
                 let ended_at = self.ended_at.take();
@@ -328,8 +396,9 @@ impl Page {
                     mouth.say(answer, text, end_bytes);
                 }
                 self.text.push_str(text);
+                self.is_saying = true;
                 if !self.is_json {
-                    print::result(text)?;
+                    self.put(text)?;
                 }
             }
             TalkEvent::AnswerEnded { n_tokens } => self.end(n_tokens)?,
@@ -342,6 +411,7 @@ impl Page {
 
     fn call(&mut self, call: &Value) -> Result<()> {
         self.calls.push(call.clone());
+        self.status.clear();
         match self.is_json {
             true => Ok(()),
             false => print::json(call),
@@ -349,14 +419,14 @@ impl Page {
     }
 
     fn end(&mut self, n_tokens: usize) -> Result<()> {
-        if !self.is_json && !self.text.is_empty() {
+        if !self.is_json && !self.text.is_empty() && !self.status.is_shown() {
             print::result("\n")?;
         }
         let rounded = |x: f64| (x * 1e3).round() / 1e3;
         let [from_s, to_s] = self.times_s.map(rounded);
         let first_token_ms = self.first_token_ms.take();
         if let Some(ms) = first_token_ms {
-            print::say(&format!("first token {ms:.0} ms after the end of speech was decided"));
+            self.say(&format!("first token {ms:.0} ms after the end of speech was decided"));
         }
         self.turns.push(json!({
             "from_s": from_s,
@@ -370,10 +440,28 @@ impl Page {
         Ok(())
     }
 
+    /// Says what is going on, where no line shows it.
+    fn tell(&mut self, doing: &str) {
+        if !self.status.is_shown() {
+            print::say(doing);
+        }
+    }
+
     fn finish(self, counts: Value) -> Result<()> {
         match self.is_json {
             true => print::json(&json!({ "turns": self.turns, "counts": counts })),
             false => Ok(()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bar_is_as_long_as_sound_is_loud() {
+        let lengths = [0.0, 1e-3, 0.0317, 1.0, 7.0].map(|level| bar(level).len());
+        assert_eq!(lengths, [0, 0, 10, 20, 20]);
     }
 }

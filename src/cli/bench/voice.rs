@@ -1,0 +1,299 @@
+//! Speed of speech: from its end to the first token and the first sound, streaming, idle listening.
+//!
+//! In: an engine that hears, and the peer. Out: rows.
+//! Invariant: every sample is of new sound, and both sides make as many soft tokens of it; what
+//! comes before the user's words is in the cache already.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use std::time::Instant;
+
+use culet::Error;
+use culet::Pcm;
+use culet::Result;
+use culet::assistant::Talk;
+use culet::assistant::TurnOptions;
+use culet::assistant::driver::Ears;
+use culet::assistant::driver::Heard;
+use culet::assistant::driver::Mouth;
+use culet::engine::Engine;
+use culet::session::Session;
+use culet::session::SessionOptions;
+use culet::sink::ClauseCutter;
+use culet::sink::Espeak;
+use culet::sink::Speaker;
+use culet::source::Microphone;
+use culet::text::Conversation;
+use culet::text::Event;
+use serde_json::json;
+
+use crate::cli::bench::machine;
+use crate::cli::bench::media::SOUND_RATE_HZ;
+use crate::cli::bench::media::check_sound;
+use crate::cli::bench::media::sound;
+use crate::cli::bench::peer::Media;
+use crate::cli::bench::peer::Peer;
+use crate::cli::bench::peer::Timeline;
+use crate::cli::bench::random::Random;
+use crate::cli::bench::report::Case;
+use crate::cli::bench::report::Row;
+use crate::cli::bench::speed::Wanted;
+use crate::cli::print;
+
+/// Positions for the longest sound and what is around it.
+const N_CTX: usize = 2048;
+/// Soft tokens of a picture, which the peer's encoders want to know.
+const N_PICTURE: u32 = 280;
+/// Samples of a packet: 20 ms, as devices give them.
+const PACKET_SAMPLES: usize = SOUND_RATE_HZ as usize / 50;
+/// Tokens that are spoken if no clause ends earlier.
+const CLAUSE_TOKENS_MAX: usize = 12;
+/// Sound before an answer that is spoken.
+const SPOKEN_SECONDS: usize = 5;
+const SPEAKER_RATE_HZ: u32 = 48_000;
+/// Longest wait for a voice.
+const VOICE_WAIT: Duration = Duration::from_secs(10);
+/// How long nothing is said, to see what listening costs.
+const IDLE: Duration = Duration::from_secs(10);
+const IDLE_TURN: Duration = Duration::from_millis(10);
+const MICROPHONE_RATE_HZ: u32 = 48_000;
+
+/// The peer's encoders and its timeline.
+type Peers<'a> = (Media, Timeline<'a>);
+
+/// Measures sounds of so many seconds.
+pub(super) fn measure(
+    engine: &Arc<Engine>,
+    mmproj: Option<&Path>,
+    peer: Option<&Peer>,
+    seconds: &[usize],
+    wanted: &Wanted,
+) -> Result<Vec<Row>> {
+    let Some(mmproj) = mmproj.filter(|_| engine.hears()) else {
+        return Err(Error::input("a model that cannot hear; give its encoders with --mmproj"));
+    };
+    let (n_threads, n_repeat) = (wanted.n_threads, wanted.n_repeat);
+    let mut peers = peer.map(|peer| open(peer, mmproj, n_threads)).transpose()?;
+    let mut bench = Bench { session: session(engine)?, conversation: question()?, seed: 1 };
+    let mut rows = Vec::new();
+    // The first is for warming up.
+    let shortest = seconds.iter().copied().min().unwrap_or(1);
+    bench.streamed(shortest)?;
+    bench.whole(shortest, &mut peers)?;
+    for &n in seconds {
+        rows.extend(bench.speech_end(n, &mut peers, n_repeat)?);
+    }
+    match Espeak::new(None) {
+        Ok(voice) => rows.push(bench.first_sound(&voice, n_repeat)?),
+        Err(e) => print::say(&format!("the first sound is not measured: {e}")),
+    }
+    drop(bench);
+    rows.extend(idle(engine)?);
+    Ok(rows)
+}
+
+fn open<'a>(peer: &'a Peer, mmproj: &Path, n_threads: usize) -> Result<Peers<'a>> {
+    Ok((peer.media(mmproj, n_threads, N_PICTURE)?, peer.timeline(N_CTX, n_threads)?))
+}
+
+fn session(engine: &Arc<Engine>) -> Result<Session> {
+    let n_ctx = N_CTX.min(engine.decoder().hparams().n_ctx_train);
+    Session::new(engine, &SessionOptions { n_ctx, ..SessionOptions::default() })
+}
+
+fn question() -> Result<Conversation> {
+    Conversation::from_json(&json!({ "messages": [
+        { "role": "system", "content": "Answer in one short sentence." },
+        { "role": "user", "content": [{ "type": "audio" }] },
+    ]}))
+}
+
+fn pcm(samples: &[f32]) -> Pcm {
+    Pcm { samples: samples.to_vec(), rate_hz: SOUND_RATE_HZ, captured_at_ns: 0 }
+}
+
+fn ms(start: Instant) -> f64 {
+    start.elapsed().as_secs_f64() * 1e3
+}
+
+struct Bench {
+    session: Session,
+    conversation: Conversation,
+    /// Of the next sound.
+    seed: u64,
+}
+
+impl Bench {
+    fn sound(&mut self, seconds: usize) -> Vec<f32> {
+        self.seed += 1;
+        sound(self.seed, seconds)
+    }
+
+    /// Hears a sound while it comes; returns the milliseconds from its end to the first token, and
+    /// the work for a second of it.
+    fn streamed(&mut self, seconds: usize) -> Result<(f64, f64)> {
+        let samples = self.sound(seconds);
+        self.session.begin_sound(&self.conversation, &[])?;
+        let start = Instant::now();
+        for packet in samples.chunks(PACKET_SAMPLES) {
+            self.session.hear(&pcm(packet))?;
+        }
+        let rtf = start.elapsed().as_secs_f64() / seconds as f64;
+        let start = Instant::now();
+        self.session.end_sound()?;
+        self.session.next(&mut |_| {})?;
+        Ok((ms(start), rtf))
+    }
+
+    /// Hears a sound when it is over, as the peer does; returns both sides' milliseconds.
+    fn whole(
+        &mut self,
+        seconds: usize,
+        peers: &mut Option<Peers<'_>>,
+    ) -> Result<(f64, Option<f64>)> {
+        let samples = self.sound(seconds);
+        self.session.begin_sound(&self.conversation, &[])?;
+        let start = Instant::now();
+        self.session.hear(&pcm(&samples))?;
+        let encoded = self.session.end_sound()?;
+        self.session.next(&mut |_| {})?;
+        let ours = ms(start);
+        let Some((media, timeline)) = peers else { return Ok((ours, None)) };
+        timeline.clear();
+        let start = Instant::now();
+        let n_soft = timeline.hear(media, &samples)?;
+        let theirs = ms(start);
+        check_sound(encoded.n_tokens(), n_soft)?;
+        Ok((ours, Some(theirs)))
+    }
+
+    fn speech_end(
+        &mut self,
+        seconds: usize,
+        peers: &mut Option<Peers<'_>>,
+        n_repeat: usize,
+    ) -> Result<[Row; 3]> {
+        let (mut streamed, mut rtf) = (Vec::new(), Vec::new());
+        let (mut whole, mut theirs) = (Vec::new(), Vec::new());
+        for _ in 0..n_repeat {
+            let (end_ms, work) = self.streamed(seconds)?;
+            streamed.push(end_ms);
+            rtf.push(work);
+            let (ours, peer) = self.whole(seconds, peers)?;
+            whole.push(ours);
+            theirs.extend(peer);
+        }
+        let row = |case, ours: &[f64], peers: &[f64]| Row {
+            seconds: Some(seconds),
+            ..Row::new(case, None, None, ours, peers)
+        };
+        Ok([
+            Row { streamed: Some(true), ..row(Case::SpeechEndMs, &streamed, &theirs) },
+            Row { streamed: Some(false), ..row(Case::SpeechEndMs, &whole, &theirs) },
+            row(Case::StreamRtf, &rtf, &[]),
+        ])
+    }
+
+    /// From the end of speech to the first sample of an answer in the speaker.
+    fn first_sound(&mut self, voice: &Espeak, n_repeat: usize) -> Result<Row> {
+        let (mut times, mut n_tokens) = (Vec::new(), 0);
+        for _ in 0..n_repeat {
+            let (speaker, mut feed) = Speaker::null(SPEAKER_RATE_HZ)?;
+            let mut speaker = Some(speaker);
+            let open = move || speaker.take().ok_or_else(|| Error::device("speaker: is gone"));
+            let mouth = Mouth::with(Box::new(voice.clone()), open)?;
+            let samples = self.sound(SPOKEN_SECONDS);
+            self.session.begin_sound(&self.conversation, &[])?;
+            for packet in samples.chunks(PACKET_SAMPLES) {
+                self.session.hear(&pcm(packet))?;
+            }
+            let start = Instant::now();
+            self.session.end_sound()?;
+            let (text, n) = self.clause()?;
+            mouth.say(1, &text, text.len());
+            let asked = Instant::now();
+            while feed.fill(&mut [0.0; 480]) == 0 {
+                std::thread::yield_now();
+                if asked.elapsed() > VOICE_WAIT {
+                    return Err(Error::device("espeak-ng made no sound; check that it runs"));
+                }
+            }
+            times.push(ms(start));
+            n_tokens = n;
+        }
+        let row = Row::new(Case::FirstSoundMs, Some(n_tokens), None, &times, &[]);
+        Ok(Row { seconds: Some(SPOKEN_SECONDS), ..row })
+    }
+
+    /// Returns the first clause of an answer, or its first tokens, and how many those are.
+    fn clause(&mut self) -> Result<(String, usize)> {
+        let mut cutter = ClauseCutter::new();
+        let mut text = String::new();
+        let mut n_tokens = 0;
+        let mut goes_on = true;
+        while goes_on && n_tokens < CLAUSE_TOKENS_MAX {
+            let mut more = String::new();
+            goes_on = self.session.next(&mut |event| {
+                if let Event::Answer(part) = event {
+                    more.push_str(part);
+                }
+            })?;
+            n_tokens += 1;
+            text.push_str(&more);
+            if !cutter.push(&more).is_empty() {
+                break;
+            }
+        }
+        // Random weights say what no voice can.
+        let can_be_said = text.chars().any(|c| c.is_ascii_alphabetic());
+        Ok((if can_be_said { text } else { "Yes, of course.".to_owned() }, n_tokens))
+    }
+}
+
+/// Listens to a quiet room at the pace of a microphone, as `culet voice` does.
+fn idle(engine: &Arc<Engine>) -> Result<Option<Row>> {
+    let opening = Conversation::from_json(&json!({ "messages": [] }))?;
+    let options = TurnOptions::default();
+    let mut talk = Talk::new(session(engine)?, opening, &options, (false, 16), 0)?;
+    let (microphone, mut writer) = Microphone::null(MICROPHONE_RATE_HZ)?;
+    let is_over = Arc::new(AtomicBool::new(false));
+    let ends = Arc::clone(&is_over);
+    let room = std::thread::spawn(move || {
+        let mut random = Random(1);
+        let n = (MICROPHONE_RATE_HZ / 100) as usize;
+        while !ends.load(Ordering::Relaxed) {
+            writer.write((0..n).map(|_| 2e-3 * (random.unit() - 0.5)));
+            std::thread::sleep(IDLE_TURN);
+        }
+    });
+    let ears = Ears::with(move || Ok(microphone))?;
+    let (before, start) = (machine::cpu_seconds(), Instant::now());
+    let mut result = Ok(());
+    while start.elapsed() < IDLE && result.is_ok() {
+        result = ears.take(2 * IDLE_TURN).into_iter().try_for_each(|heard| match heard {
+            Heard::Sound(pcm) => listen(&mut talk, &pcm),
+            Heard::Lost(n) => Err(Error::internal(format!("{n} samples were lost while idle"))),
+            Heard::Gone(e) => Err(e),
+        });
+    }
+    let (after, seconds) = (machine::cpu_seconds(), start.elapsed().as_secs_f64());
+    is_over.store(true, Ordering::Relaxed);
+    let _ = room.join();
+    result?;
+    if talk.counters().guesses > 0 || talk.counters().turns > 0 {
+        return Err(Error::internal("speech was heard in a quiet room"));
+    }
+    let Some((before, after)) = before.zip(after) else { return Ok(None) };
+    let percent = (after - before) / seconds * 100.0;
+    let row = Row::new(Case::IdleCpuPercent, None, None, &[percent], &[]);
+    Ok(Some(Row { seconds: Some(IDLE.as_secs() as usize), ..row }))
+}
+
+fn listen(talk: &mut Talk, pcm: &Pcm) -> Result<()> {
+    talk.push(pcm)?;
+    while talk.listen(0, &mut |_| Ok(()))? {}
+    Ok(())
+}

@@ -1,0 +1,281 @@
+//! Live voice through real sound devices: a sound server of our own, its microphone and speaker.
+//! In: held-out sounds, played to the microphone. Out: calls, texts, and the answer as it sounded.
+//! Where no such server can be had, the reason is printed. A loaded machine may delay sound, so
+//! what is heard gets several tries; a watch only ends what would wait for ever.
+
+#![expect(clippy::print_stdout, reason = "a test that is left out says why")]
+
+use std::io::BufRead;
+use std::io::BufReader;
+use std::io::Read;
+use std::io::Write;
+use std::path::Path;
+use std::process::Child;
+use std::process::Command;
+use std::process::Stdio;
+use std::sync::mpsc::Receiver;
+use std::sync::mpsc::channel;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::listen::raw;
+use crate::listen::samples;
+use crate::listen::talked;
+use crate::program::Scratch;
+use crate::program::program;
+
+/// Ends a test that waits for what never comes.
+const WATCH: Duration = Duration::from_secs(240);
+const TRIES: usize = 3;
+const SOUND: &str = "models/tiny/heldout/sounds/seen01.flac";
+const TOOLS: [&str; 2] = ["--tools", "models/tiny/tools.json"];
+const ALSA: &str = "</usr/share/alsa/alsa.conf>\n\
+                    pcm.!default { type pulse }\nctl.!default { type pulse }\n";
+
+/// A sound server with a microphone that plays what it is given, and a speaker to listen to.
+struct Server {
+    child: Child,
+    folder: Scratch,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn is_installed(program: &str) -> bool {
+    let mut command = Command::new(program);
+    command.arg("--version").stdout(Stdio::null()).stderr(Stdio::null());
+    command.status().is_ok_and(|status| status.success())
+}
+
+/// Returns why no server can be had here, if so.
+fn missing() -> Option<String> {
+    let programs = ["pulseaudio", "pacat", "espeak-ng"];
+    if let Some(name) = programs.into_iter().find(|name| !is_installed(name)) {
+        return Some(format!("{name} is not installed"));
+    }
+    let plugin = |folder: std::path::PathBuf| {
+        folder.join("alsa-lib/libasound_module_pcm_pulse.so").is_file()
+    };
+    let folders = ["/usr/lib", "/usr/lib64"].into_iter().flat_map(|folder| {
+        let inside = std::fs::read_dir(folder).into_iter().flatten().flatten();
+        inside.map(|entry| entry.path()).chain([folder.into()])
+    });
+    let is_there = Path::new("/usr/share/alsa/alsa.conf").is_file() && { folders }.any(plugin);
+    (!is_there).then(|| "ALSA's plugin for PulseAudio is not installed".to_owned())
+}
+
+/// Reads lines on a thread of its own, to its end.
+fn lines(stream: impl Read + Send + 'static) -> Receiver<String> {
+    let (sender, receiver) = channel();
+    std::thread::spawn(move || {
+        for line in BufReader::new(stream).lines().map_while(Result::ok) {
+            // Whoever listens may have heard enough; the stream is read on.
+            let _ = sender.send(line);
+        }
+    });
+    receiver
+}
+
+/// Waits for a line; all lines up to the end if there is none.
+fn wait_for(lines: &Receiver<String>, part: &str) -> Result<(), String> {
+    let mut seen = Vec::new();
+    while let Ok(line) = lines.recv_timeout(WATCH) {
+        if line.contains(part) {
+            return Ok(());
+        }
+        seen.push(line);
+    }
+    Err(format!("no line with {part:?} in {seen:#?}"))
+}
+
+impl Server {
+    /// Starts the server; nothing if it cannot be had, with the reason on stdout.
+    fn start(name: &str) -> Option<Self> {
+        let folder = Scratch::new(name);
+        folder.write("asound.conf", ALSA);
+        let started = missing().map_or(Ok(()), Err).and_then(|()| spawn(&folder));
+        match started {
+            Ok(child) => Some(Self { child, folder }),
+            Err(why) => {
+                left_out(&why);
+                None
+            }
+        }
+    }
+
+    /// Lets a program use this server and no other.
+    fn own<'a>(&self, command: &'a mut Command) -> &'a mut Command {
+        own(&self.folder, command)
+    }
+
+    /// Plays a sound at 16 kHz to the microphone, between silences, to its end.
+    fn play(&self, sound: &[f32]) {
+        let silence = vec![0.0; 24_000];
+        let all = [&silence[..], sound, &silence, &silence].concat();
+        let mut command = Command::new("pacat");
+        command.args(["--playback", "--device=vmic"]).args(RAW).stdin(Stdio::piped());
+        let mut child = self.own(&mut command).spawn().unwrap();
+        child.stdin.take().unwrap().write_all(&raw(&all)).unwrap();
+        assert!(child.wait().unwrap().success());
+    }
+
+    /// Records what the speaker plays until the recorder is ended.
+    fn record(&self) -> Child {
+        let mut command = Command::new("pacat");
+        command.args(["--record", "--device=speaker.monitor"]).args(RAW).stdout(Stdio::piped());
+        self.own(&mut command).spawn().unwrap()
+    }
+
+    /// Holds a conversation in which this is said once; returns the document at its end.
+    fn converse(&self, extra: &[&str], sound: &[f32]) -> Value {
+        let words = ["voice", "-t", "1", "--json", "--greedy", "-n", "40"];
+        let mut command = program(&[&words[..], extra].concat());
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = self.own(&mut command).spawn().unwrap();
+        let mut keys = child.stdin.take().unwrap();
+        let mut press = || extra.contains(&"--push-to-talk").then(|| keys.write_all(b"\n"));
+        let told = lines(child.stderr.take().unwrap());
+        let answered = wait_for(&told, "Ctrl-C ends the conversation").and_then(|()| {
+            press();
+            self.play(sound);
+            press();
+            wait_for(&told, "first token")
+        });
+        if answered.is_err() || !extra.contains(&"--once") {
+            interrupt(&child);
+        }
+        let output = child.wait_with_output().unwrap();
+        answered.unwrap();
+        assert_eq!(output.status.code(), Some(0));
+        serde_json::from_slice(&output.stdout).unwrap()
+    }
+}
+
+const RAW: [&str; 3] = ["--rate=16000", "--channels=1", "--format=s16le"];
+
+fn own<'a>(folder: &Scratch, command: &'a mut Command) -> &'a mut Command {
+    command.env("PULSE_SERVER", format!("unix:{}", folder.path("socket")));
+    command.env("ALSA_CONFIG_PATH", folder.path("asound.conf"));
+    for name in ["PULSE_RUNTIME_PATH", "PULSE_STATE_PATH", "HOME", "XDG_RUNTIME_DIR"] {
+        command.env(name, folder.path(""));
+    }
+    command.env_remove("PULSE_SINK").env_remove("PULSE_SOURCE")
+}
+
+fn spawn(folder: &Scratch) -> Result<Child, String> {
+    let mut command = Command::new("pulseaudio");
+    let socket =
+        format!("module-native-protocol-unix socket={} auth-anonymous=1", folder.path("socket"));
+    let modules = [
+        socket.as_str(),
+        "module-null-sink sink_name=vmic rate=48000 channels=1",
+        "module-null-sink sink_name=speaker rate=48000 channels=2",
+        "module-remap-source source_name=mic master=vmic.monitor",
+    ];
+    command.args(["-n", "--daemonize=no", "--use-pid-file=no", "--exit-idle-time=-1"]);
+    command.args(["--disable-shm", "--log-target=stderr", "--log-level=info"]);
+    for module in modules {
+        command.args(["-L", module]);
+    }
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let child = own(folder, &mut command).spawn();
+    let mut child = child.map_err(|e| format!("pulseaudio cannot be started: {e}"))?;
+    let ready = wait_for(&lines(child.stderr.take().unwrap()), "startup complete");
+    let ready = ready.and_then(|()| {
+        for words in [["set-default-source", "mic"], ["set-default-sink", "speaker"]] {
+            let status = own(folder, Command::new("pactl").args(words)).status();
+            if !status.as_ref().is_ok_and(|status| status.success()) {
+                return Err(format!("pactl cannot set the devices: {status:?}"));
+            }
+        }
+        Ok(())
+    });
+    if ready.is_err() {
+        let _ = child.kill();
+        let _ = child.wait();
+    }
+    ready.map(|()| child)
+}
+
+fn interrupt(child: &Child) {
+    let id = child.id().to_string();
+    assert!(Command::new("kill").args(["-INT", &id]).status().unwrap().success());
+}
+
+fn left_out(why: &str) {
+    println!("real sound devices are left out: {why}");
+}
+
+/// Returns how many hundredths of a second of 16-bit sound at 16 kHz are loud.
+fn loud(bytes: &[u8]) -> usize {
+    let sample = |b: &[u8]| f32::from(i16::from_le_bytes([b[0], b[1]])) / 32_768.0;
+    let samples: Vec<f32> = bytes.chunks_exact(2).map(sample).collect();
+    samples.chunks(160).filter(|c| c.iter().any(|s| s.abs() > 0.02)).count()
+}
+
+#[test]
+fn a_microphone_is_heard_like_a_file() {
+    let Some(server) = Server::start("live-microphone") else { return };
+    let mut found = Vec::new();
+    // The small model takes some sounds for others when they are resampled or begin elsewhere.
+    for index in [2, 1, 4, 5] {
+        let sound = format!("models/tiny/heldout/sounds/seen0{index}.flac");
+        let expected = talked(&sound, &TOOLS);
+        assert!(expected["tool_calls"].as_array().is_some_and(|calls| !calls.is_empty()));
+        let talk = server.converse(&[&TOOLS[..], &["--no-speech"]].concat(), &samples(&sound));
+        assert_eq!(talk["counts"]["microphone_losses"], 0, "{talk}");
+        let turns = talk["turns"].as_array().unwrap();
+        assert!(!turns.is_empty(), "{talk}");
+        if turns[0]["tool_calls"] == expected["tool_calls"] {
+            return;
+        }
+        found.push((expected, turns[0].clone()));
+    }
+    panic!("expected and found: {found:#?}");
+}
+
+#[test]
+fn the_answer_is_heard_from_the_speaker() {
+    let Some(server) = Server::start("live-speaker") else { return };
+    let text = talked(SOUND, &[])["text"].as_str().unwrap().to_owned();
+    assert!(!text.is_empty());
+    let mut found = Vec::new();
+    for _ in 0..TRIES {
+        let mut recorder = server.record();
+        let mut recorded = recorder.stdout.take().unwrap();
+        let record = std::thread::spawn(move || {
+            let mut bytes = Vec::new();
+            recorded.read_to_end(&mut bytes).map(|_| bytes)
+        });
+        let talk = server.converse(&["--once"], &samples(SOUND));
+        interrupt(&recorder);
+        recorder.wait().unwrap();
+        let n_loud = loud(&record.join().unwrap().unwrap());
+        let said = talk["turns"][0]["text"].as_str().unwrap();
+        // About a fifteenth of a second for each letter.
+        let n_expected = said.len() * 100 / 15;
+        if said == text && (n_expected / 2..2 * n_expected).contains(&n_loud) {
+            return;
+        }
+        found.push((said.to_owned(), n_loud));
+    }
+    panic!("expected {text:?}, found {found:?} with the hundredths of a second that were loud");
+}
+
+#[test]
+fn what_is_said_between_two_presses_is_a_turn() {
+    let Some(server) = Server::start("live-keys") else { return };
+    let sound = samples(SOUND);
+    let talk = server.converse(&["--push-to-talk", "--no-speech"], &sound);
+    let turns = talk["turns"].as_array().unwrap();
+    assert_eq!(turns.len(), 1, "{talk}");
+    let [from, to] = ["from_s", "to_s"].map(|key| turns[0][key].as_f64().unwrap());
+    // Silence before and after it belongs to the turn.
+    assert!(to - from > sound.len() as f64 / 16_000.0, "{talk}");
+    assert!(!turns[0]["text"].as_str().unwrap().is_empty(), "{talk}");
+}
