@@ -56,7 +56,7 @@ macro_rules! for_samples {
 /// # Errors
 /// `Device` if the system's sound service cannot be asked.
 pub fn list(direction: Direction) -> Result<Vec<DeviceInfo>> {
-    let default = default(direction);
+    let default = default(direction)?;
     let info = |device: cpal::Device| {
         let config = config(direction, &device).ok()?;
         Some(DeviceInfo {
@@ -69,16 +69,24 @@ pub fn list(direction: Direction) -> Result<Vec<DeviceInfo>> {
     Ok(devices(direction)?.into_iter().filter_map(info).collect())
 }
 
-fn default(direction: Direction) -> Option<cpal::Device> {
-    let host = cpal::default_host();
-    match direction {
+/// Returns the first sound service that answers; `cpal::default_host` panics where none does.
+fn host(direction: Direction) -> Result<cpal::Host> {
+    let mut found = cpal::available_hosts().into_iter().map(cpal::host_from_id);
+    let first = found.next().unwrap_or_else(|| Err(cpal::ErrorKind::HostUnavailable.into()));
+    let host = found.fold(first, |a, b| a.or(b));
+    host.map_err(|e| refused(&format!("{}s", direction.noun()), &e))
+}
+
+fn default(direction: Direction) -> Result<Option<cpal::Device>> {
+    let host = host(direction)?;
+    Ok(match direction {
         Direction::In => host.default_input_device(),
         Direction::Out => host.default_output_device(),
-    }
+    })
 }
 
 fn devices(direction: Direction) -> Result<Vec<cpal::Device>> {
-    let host = cpal::default_host();
+    let host = host(direction)?;
     let found = match direction {
         Direction::In => host.input_devices().map(Iterator::collect),
         Direction::Out => host.output_devices().map(Iterator::collect),
@@ -230,7 +238,7 @@ impl Device {
 fn called(direction: Direction, name: Option<&str>) -> Result<cpal::Device> {
     let noun = direction.noun();
     let Some(name) = name else {
-        return default(direction).ok_or_else(|| {
+        return default(direction)?.ok_or_else(|| {
             Error::device(format!("{noun}: none is there; plug one in, or choose one by its name"))
         });
     };

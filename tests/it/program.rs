@@ -313,3 +313,16 @@ fn the_doctor_tells_what_the_machine_has() {
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert!(report["programs"]["ffmpeg"].is_null(), "{report}");
 }
+
+#[test]
+fn a_broken_sound_system_is_told_not_a_panic() {
+    let scratch = Scratch::new("alsa");
+    let broken = scratch.write("asound.conf", "{{{ = ");
+    let mut deaf = program(&["doctor", "--json"]);
+    let output = deaf.env("ALSA_CONFIG_PATH", broken).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    if cfg!(all(target_os = "linux", feature = "mic")) {
+        assert!(report["microphones"]["error"].is_string(), "{report}");
+    }
+}
