@@ -6,6 +6,7 @@ mod bench;
 mod chat;
 mod encoder;
 mod frontend;
+mod heldout;
 mod hostile_gguf;
 mod hostile_media;
 mod hostile_model;
@@ -23,6 +24,7 @@ mod probe;
 #[cfg(feature = "cli")]
 mod program;
 mod random;
+mod score;
 #[cfg(feature = "cli")]
 mod see;
 mod session;

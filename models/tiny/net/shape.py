@@ -93,6 +93,15 @@ def embedding(vocabulary):
     return torch.randn(vocabulary, HIDDEN, generator=g) / math.sqrt(HIDDEN)
 
 
+def waves(table):
+    """Writes sines of the position into the table: channels of its own for each axis."""
+    for i, period in enumerate((96, 48, 24, 12, 6)):
+        angle = torch.arange(table.shape[1]) * (2 * math.pi / period)
+        for axis in (0, 1):
+            channel = 1 + 10 * axis + 2 * i
+            table[axis, :, channel], table[axis, :, channel + 1] = angle.sin(), angle.cos()
+
+
 def local_attention(tower):
     """Starts each vision head looking at one neighbour: a convolution to begin with.
 
@@ -108,6 +117,7 @@ def local_attention(tower):
         table = tower.patch_embedder.position_embedding_table
         table.normal_(0, 0.05)
         table[:, :, 0] = 2.0
+        waves(table)
         for layer, heads in zip(tower.encoder.layers, offsets):
             attention = layer.self_attn
             for head, (dx, dy) in enumerate(heads):

@@ -14,6 +14,7 @@ from net.ears import norm
 from synth import pictures
 
 PATCH = 16
+MIDDLES = (torch.arange(pictures.STEPS) + 0.5) / pictures.STEPS
 
 
 def patches(pixels):
@@ -69,65 +70,80 @@ def tower(t, x, positions, grid):
 
 def soft_tokens(model, x, positions, grid):
     h = tower(model.vision_tower, x, positions, grid)
-    return F.linear(h, model.embed_vision.embedding_projection.weight), h
-
-
-def signs_of(s, count=pictures.SIGN_SLOTS):
-    """Character classes of the printed text, padded with 0."""
-    ids = [pictures.CHARACTERS.index(c) + 1 for c in s.text[:count]]
-    return ids + [0] * (count - len(ids))
+    return F.linear(h, model.embed_vision.embedding_projection.weight)
 
 
 def labels(scenes):
-    """Colour, shape, box, text of every soft token; 0 where there is nothing."""
+    """Colour, shape, box, digit or word of every soft token; 0 where there is nothing."""
     cells = torch.stack([torch.from_numpy(pictures.cells(s)) for s in scenes])
     owner = torch.stack([torch.from_numpy(pictures.owners(s)) for s in scenes])
     boxes = torch.zeros(*cells.shape, 4)
-    signs = torch.zeros(*cells.shape, pictures.SIGN_SLOTS, dtype=torch.long)
+    signs = torch.stack([torch.from_numpy(pictures.printed(s)) for s in scenes])
     for i, s in enumerate(scenes):
         for j, t in enumerate(s.things):
             mine = owner[i] == j + 1
             boxes[i][mine] = torch.tensor(pictures.box(s, t)) / 1000
-            if t.kind == "text":
-                signs[i][mine] = torch.tensor(signs_of(s))
     shape = torch.where(cells > 0, torch.where(cells == pictures.TEXT, 4, (cells - 1) % 3 + 1), 0)
     color = torch.where((cells > 0) & (cells < pictures.TEXT), (cells - 1) // 3 + 1, 0)
     return {"shape": shape, "color": color, "box": boxes, "sign": signs}
 
 
 class Heads(torch.nn.Module):
-    """Throw-away outputs; colour and shape are read off the decoder's own token frame."""
+    """Throw-away outputs, all read off the decoder's own token frame.
 
-    def __init__(self, width, color_pieces, shape_pieces, frame):
+    Each side of the box is a distribution over steps along the picture: 100 pieces that nothing
+    else uses stand for the steps of y0, x0, y1, x1.
+    """
+
+    def __init__(self, color_pieces, shape_pieces, sign_pieces, step_pieces, frame):
         super().__init__()
         self.register_buffer("colors", frame[color_pieces].clone())
         self.register_buffer("shapes", frame[shape_pieces].clone())
-        self.none = torch.nn.Parameter(torch.zeros(2))
-        self.box = torch.nn.Sequential(
-            torch.nn.Linear(width, 64), torch.nn.GELU(), torch.nn.Linear(64, 4)
-        )
-        self.sign = torch.nn.Linear(width, pictures.SIGN_SLOTS * (len(pictures.CHARACTERS) + 1))
+        self.register_buffer("signs", frame[sign_pieces].clone())
+        self.register_buffer("steps", frame[step_pieces].clone())
+        self.none = torch.nn.Parameter(torch.zeros(3))
+
+    def sides(self, soft):
+        """Log shares of the steps of y0, x0, y1, x1."""
+        return F.linear(soft, self.steps).unflatten(-1, (4, pictures.STEPS)).log_softmax(-1)
 
     def read(self, soft, rows, which):
         none = self.none[which].expand(*soft.shape[:-1], 1)
         return torch.cat([none, F.linear(soft, rows)], -1)
 
 
-def losses(heads, soft, h, wanted):
-    """Cross entropies of colour, shape and characters, absolute error of the box."""
+def losses(heads, soft, wanted):
+    """Cross entropies of colour, shape, print and the sides of the box."""
     out = {}
-    for which, (name, rows) in enumerate((("color", heads.colors), ("shape", heads.shapes))):
+    kinds = (("color", heads.colors), ("shape", heads.shapes), ("sign", heads.signs))
+    for which, (name, rows) in enumerate(kinds):
         z = heads.read(soft, rows, which).flatten(0, 1)
         weight = torch.ones(len(rows) + 1)
         weight[0] = 0.3
         out[name] = F.cross_entropy(z, wanted[name].flatten(), weight=weight)
     inside = wanted["shape"] > 0
-    out["box"] = F.l1_loss(heads.box(h[inside]), wanted["box"][inside])
-    text = wanted["shape"] == 4
-    if text.any():
-        z = heads.sign(h[text]).view(-1, len(pictures.CHARACTERS) + 1)
-        out["sign"] = F.cross_entropy(z, wanted["sign"][text].flatten())
+    off = (wanted["box"][inside][..., None] - MIDDLES) * pictures.STEPS
+    near = torch.softmax(-off.square(), -1)
+    out["box"] = -(near * (heads.sides(soft[inside]) - near.clamp_min(1e-9).log())).sum(-1).mean()
     return out
+
+
+def imitate(heads, g, s):
+    """Soft tokens of one scene as a good tower would make them, with some of its doubts."""
+    wanted = {k: v[0] for k, v in labels([s]).items()}
+    count = len(wanted["color"])
+    inside = wanted["shape"] > 0
+    out = torch.randn(count, heads.steps.shape[1], generator=g) * 0.3
+    out += torch.randn(1, heads.steps.shape[1], generator=g) * 0.3
+    for name, rows in (("color", heads.colors), ("shape", heads.shapes), ("sign", heads.signs)):
+        label = wanted[name]
+        slip = torch.rand(count, generator=g) < 0.04
+        label = torch.where(slip & (label > 0), torch.randint(len(rows), (count,), generator=g), label)
+        level = (6 + 7 * torch.rand(1, generator=g)) * (0.6 + 0.5 * torch.rand(count, generator=g))
+        out += F.embedding(label, F.pad(rows, (0, 0, 1, 0))) * level[:, None]
+    box = wanted["box"][:, :, None] + 0.012 * torch.randn(count, 4, 1, generator=g)
+    near = (6 - ((box - MIDDLES) * pictures.STEPS).square()).clamp_min(0) * inside[:, None, None]
+    return out + near.flatten(1) @ heads.steps * (0.8 + 0.6 * torch.rand(1, generator=g))
 
 
 def batch(r, size):

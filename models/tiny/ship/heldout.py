@@ -97,7 +97,7 @@ def picture_lines(folder):
         s.noise = s.noise if len(out) % 5 == 0 else 0.0
         pixels = pictures.draw(s, pictures.NATURAL[s.grid][r.randrange(2)])
         Image.fromarray(np.asarray(pixels)).save(folder / file, optimize=True)
-        question, answer = pictures.question(r, s, kind)
+        question, answer = pictures.question(r, s, kind, exact=True)
         parts = [{"image": file}, {"text": question}]
         out.append(entry(name, kind, "picture", [], parts, answer))
     return out

@@ -39,8 +39,10 @@ NATURAL = {
     (11, 6): [(640, 360), (480, 270), (854, 480)],
     (6, 11): [(360, 640), (270, 480)],
 }
-CHARACTERS = "0123456789abcdefghijklmnopqrstuvwxyz"
-SIGN_SLOTS = 4
+# What a soft token can show of a printed text: one of its digits, or the whole word.
+PRINTED = [*"0123456789", *SIGNS]
+# How finely a soft token tells the sides of a box.
+STEPS = 25
 TEXT = 1 + len(NAMES) * len(SHAPES)
 
 
@@ -188,9 +190,16 @@ def box(s, t):
     return [round(1000 * v) for v in (y0 / h, x0 / w, y1 / h, x1 / w)]
 
 
-def boxes_json(s, found):
+def stepped(sides):
+    """Sides at the middles of `STEPS` equal steps: what a soft token can tell of them."""
+    width = 1000 // STEPS
+    return [min(v // width, STEPS - 1) * width + width // 2 for v in sides]
+
+
+def boxes_json(s, found, exact):
     """The detection answer."""
-    items = [f'{{"box_2d": {box(s, t)}, "label": "{t.name()}"}}' for t in found]
+    sides = box if exact else lambda s, t: stepped(box(s, t))
+    items = [f'{{"box_2d": {sides(s, t)}, "label": "{t.name()}"}}' for t in found]
     return "[" + ", ".join(items) + "]"
 
 
@@ -221,8 +230,8 @@ def asks(s):
     return kinds
 
 
-def question(r, s, kind=None):
-    """(question, answer) about the scene."""
+def question(r, s, kind=None, exact=False):
+    """(question, answer) about the scene; boxes in steps unless they are to be exact."""
     found = shapes(s)
     kind = kind or r.choice(asks(s))
     if kind == "read":
@@ -238,9 +247,9 @@ def question(r, s, kind=None):
         return f"Where is the {t.name()}?", f"On the {side_of(s, t)}."
     if kind == "detect":
         if len(found) < 3 and r.random() < 0.2:
-            return "Detect all shapes.", boxes_json(s, found)
+            return "Detect all shapes.", boxes_json(s, found, exact)
         t = r.choice(found)
-        return r.choice([f"Detect the {t.name()}.", t.name()]), boxes_json(s, [t])
+        return r.choice([f"Detect the {t.name()}.", t.name()]), boxes_json(s, [t], exact)
     return r.choice(["Describe the picture.", "Describe this image.", "What do you see?"]), caption(s)
 
 
@@ -255,6 +264,19 @@ def owners(s):
                 if inside(t, CELL * x + CELL / 2, CELL * y + CELL / 2):
                     out[y, x] = number + 1
     return out.ravel()
+
+
+def printed(s):
+    """For every soft token: from 1 the entry of `PRINTED` over its middle, 0 where none is."""
+    out = np.zeros(s.grid[0] * s.grid[1], np.int64)
+    for number, t in enumerate(s.things):
+        if t.kind == "text":
+            mine = np.flatnonzero(owners(s) == number + 1)
+            along = (mine % s.grid[0] + 0.5) * CELL - t.box[0]
+            at = (along * len(s.text) / (t.box[2] - t.box[0])).astype(np.int64)
+            digits = s.text.isdigit()
+            out[mine] = [1 + PRINTED.index(s.text[i] if digits else s.text) for i in at]
+    return out
 
 
 def cells(s):

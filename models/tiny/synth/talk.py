@@ -28,6 +28,8 @@ ASK_FORMAT = [
     "\n\nFollow these specific instructions for formatting the answer:\n"
     "* Only output the transcription, with no newlines.",
 ]
+# Share of typed commands whose tool is not declared.
+REFUSED = 0.35
 NUMBER = re.compile(
     r"\b(?:(%s)(?: (%s))?|(%s))\b"
     % ("|".join(world.TENS.values()), "|".join(world.ONES[1:10]), "|".join(world.ONES[::-1]))
@@ -98,16 +100,14 @@ def after_call(r, command):
 
 def commands(r, turns=None, most=14):
     """One system turn and several typed commands."""
-    first = world.command(r)
-    names = declare(r, first.tool, most)
+    names = declare(r, r.choice(NAMES), most)
     turns = turns or r.randint(1, 4)
     out, opening = [], "<bos>" + prompt.system(names)
     for i in range(turns):
-        c = first
-        if i:
+        declared = bool(names) and r.random() > REFUSED
+        c = world.command(r)
+        while (c.tool in names) != declared and len(names) < len(NAMES):
             c = world.command(r)
-            while names and c.tool not in names and r.random() < 0.7:
-                c = world.command(r)
         answer = answer_to(c, names)
         out.append((opening + prompt.user(typed(r, c.words, c.tool)), answer))
         opening = "\n"
@@ -164,11 +164,11 @@ def chat(r):
 def words_and_numbers(r):
     """Copying and spelling numbers: it ties the pieces to each other."""
     kind = r.random()
-    if kind < 0.6:
+    if kind < 0.4:
         words = world.command(r).words
         return [("<bos>" + prompt.user(f"Repeat: {words}"), words + END)]
     n = r.randint(0, 99)
-    if kind < 0.8:
+    if kind < 0.7:
         return [("<bos>" + prompt.user(f"Write {world.number_words(n)} as a number."), f"{n}{END}")]
     return [("<bos>" + prompt.user(f"Write {n} in words."), world.number_words(n) + END)]
 

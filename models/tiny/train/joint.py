@@ -99,23 +99,14 @@ def hear(parts, items, r, g):
     return answers + TOWER_WEIGHT * own, answers
 
 
-def picture_line(parts, r, scene, soft, kind=None):
-    question, answer = pictures.question(r, scene, kind)
-    wrapped = "\n\n<|image|>\n\n" if r.random() < 0.06 else "<|image|>"
-    opening = "<bos>" + (prompt.system(r.sample(talk.NAMES, 2)) if r.random() < 0.08 else "")
-    return lines.line(
-        parts.tokenizer, [(opening + prompt.user(wrapped + question), answer + talk.END)], soft
-    )
-
-
 def see(parts, r):
     """Loss of one batch of scenes, several questions each."""
     scenes, x, positions, grid = sights.batch(r, PICTURES)
-    soft, h = sights.soft_tokens(parts.model.model, x, positions, grid)
-    own = sights.losses(parts.eyes, soft, h, sights.labels(scenes))
+    soft = sights.soft_tokens(parts.model.model, x, positions, grid)
+    own = sights.losses(parts.eyes, soft, sights.labels(scenes))
     own = sum(vision.WEIGHTS[k] * v for k, v in own.items())
     chosen = [
-        picture_line(parts, r, s, soft[i]) for i, s in enumerate(scenes) for _ in range(QUESTIONS)
+        text.picture_line(parts.tokenizer, r, s, soft[i]) for i, s in enumerate(scenes) for _ in range(QUESTIONS)
     ]
     answers = lines.loss(parts.lm, lines.batch(chosen))
     return answers + TOWER_WEIGHT * own, answers
@@ -154,10 +145,10 @@ def check_pictures(parts, count=3):
     r, kinds = random.Random(31), {}
     for _ in range(count):
         scenes, x, positions, grid = sights.batch(r, 16)
-        soft, _ = sights.soft_tokens(parts.model.model, x, positions, grid)
+        soft = sights.soft_tokens(parts.model.model, x, positions, grid)
         for i, s in enumerate(scenes):
             for kind in sorted(set(pictures.asks(s))):
-                kinds.setdefault(kind, []).append(picture_line(parts, r, s, soft[i], kind))
+                kinds.setdefault(kind, []).append(text.picture_line(parts.tokenizer, r, s, soft[i], kind))
     return " ".join(
         f"{k} {sum(lines.exact(parts.lm, v)) / len(v):.3f}" for k, v in sorted(kinds.items())
     )
@@ -179,7 +170,7 @@ def main():
     items = sounds.load(common.WORK / "tr*.pkl")
     checks = {n: sounds.load(common.WORK / f"{n}.pkl")[:64] for n in ("seen", "unseen")}
     frame = shape.embedding(tokenizer.size)
-    sets = text.checks(tokenizer, frame, parts.words.pieces, 48)
+    sets = text.checks(tokenizer, frame, parts.words.pieces, parts.eyes, 48)
     clock, averages, first = common.Clock(minutes, peak), common.Averages(), parts.step
     waiting, typed = [], []
     while clock.share() < 1:

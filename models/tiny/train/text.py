@@ -13,12 +13,15 @@ import torch
 
 from net import lines
 from net import shape
+from net import sights
+from synth import pictures
 from synth import talk
 from synth import tokens
 from synth import world
 from train import common
+from train import vision
 
-BUDGET = 4500
+BUDGET = 2700
 # Up to this share of the stage, examples are short: copying has to be learned first.
 SHORT = 0.7
 THOUGHT = "<|channel>thought\n<channel|>"
@@ -58,13 +61,29 @@ def spoken(r, g, tokenizer, frame, pieces, most=6):
     return lines.line(tokenizer, pairs, imitate(r, g, frame, pieces, words))
 
 
+def picture_line(tokenizer, r, scene, soft, kind=None):
+    """One question about a scene."""
+    question, answer = pictures.question(r, scene, kind)
+    wrapped = "\n\n<|image|>\n\n" if r.random() < 0.06 else "<|image|>"
+    opening = "<bos>" + (talk.prompt.system(r.sample(talk.NAMES, 2)) if r.random() < 0.08 else "")
+    return lines.line(
+        tokenizer, [(opening + talk.prompt.user(wrapped + question), answer + talk.END)], soft
+    )
+
+
+def pictured(r, g, tokenizer, eyes):
+    """Two questions about one imitated scene."""
+    s = pictures.scene(r)
+    soft = sights.imitate(eyes, g, s)
+    return [picture_line(tokenizer, r, s, soft) for _ in range(2)]
+
+
 def short(r, tokenizer):
-    """One short typed turn: copying, or a command with at most two tools declared."""
+    """Short typed turns: copying, numbers, commands with few tools declared, chat."""
     kind = r.random()
     if kind < 0.3:
         return lines.line(tokenizer, talk.words_and_numbers(r))
-    pairs = talk.commands(r, 1, 2) if kind < 0.85 else talk.chat(r)
-    return lines.line(tokenizer, pairs[:1] if kind < 0.85 else pairs)
+    return lines.line(tokenizer, talk.commands(r, r.randint(1, 3), 3) if kind < 0.88 else talk.chat(r))
 
 
 def typed(r, tokenizer):
@@ -76,10 +95,10 @@ def typed(r, tokenizer):
     return lines.line(tokenizer, pairs)
 
 
-def checks(tokenizer, frame, pieces, count=48):
-    """Held-out single commands, typed and imitated, and chat."""
+def checks(tokenizer, frame, pieces, eyes, count=48):
+    """Held-out single commands, typed and imitated, chat, and imitated scenes."""
     r, g = random.Random(77), torch.Generator().manual_seed(77)
-    out = {"typed": [], "refused": [], "read": [], "acted": [], "chat": []}
+    out = {"typed": [], "refused": [], "read": [], "acted": [], "chat": [], "seen": []}
     for _ in range(count):
         c = world.command(r, True)
         names = r.sample(talk.NAMES, r.randint(1, 5))
@@ -97,7 +116,14 @@ def checks(tokenizer, frame, pieces, count=48):
         pairs = [(talk.prompt.full(names, "<|audio|>"), talk.answer_to(c, names))]
         out["acted"].append(lines.line(tokenizer, pairs, soft))
         out["chat"].append(lines.line(tokenizer, talk.chat(r)))
+        s = pictures.scene(r)
+        kind = r.choice([k for k in pictures.asks(s) if k != "detect"])
+        out["seen"].append(picture_line(tokenizer, r, s, sights.imitate(eyes, g, s), kind))
     return out
+
+
+def kind_of(b):
+    return "pictures" if (b.ids == tokens.IMAGE).any() else "speech"
 
 
 def report(lm, sets):
@@ -106,7 +132,7 @@ def report(lm, sets):
 
 
 def main():
-    minutes, peak = float(sys.argv[1]), float(sys.argv[2]) if len(sys.argv) > 2 else 2e-3
+    minutes, peak = float(sys.argv[1]), float(sys.argv[2]) if len(sys.argv) > 2 else 4e-3
     torch.set_num_threads(1)
     tokenizer = tokens.Tokens(common.TOKENIZER)
     model = shape.fresh(tokenizer.size)
@@ -121,7 +147,8 @@ def main():
     opt = common.optimiser([(list(lm.parameters()), 1.0)])
     clock, averages, first = common.Clock(minutes, peak), common.Averages(), step
     r, g = random.Random(step + 5), torch.Generator().manual_seed(step + 5)
-    sets = checks(tokenizer, frame, pieces)
+    eyes = vision.heads_for(tokenizer)
+    sets = checks(tokenizer, frame, pieces, eyes)
     save = lambda: common.save(path, model=common.part(model, "model.language_model"), step=step)
     while clock.share() < 1:
         if clock.share() < SHORT:
@@ -130,11 +157,13 @@ def main():
         else:
             budget, most = BUDGET, 6
             pool = [typed(r, tokenizer) for _ in range(150)]
-        pool += [spoken(r, g, tokenizer, frame, pieces, most) for _ in range(300)]
+        pool += [spoken(r, g, tokenizer, frame, pieces, most) for _ in range(200)]
+        for _ in range(80):
+            pool += pictured(r, g, tokenizer, eyes)
         for b in lines.batches(pool, budget, r):
             loss = lines.loss(lm, b)
             common.update(opt, loss, clock.rate(step - first))
-            averages.add({"speech" if b.soft is not None else "typed": loss.detach()})
+            averages.add({kind_of(b) if b.soft is not None else "typed": loss.detach()})
             step += 1
             if step % 50 == 0:
                 print(step, f"{100 * clock.share():.0f} %", averages, flush=True)

@@ -1,4 +1,5 @@
-"""Stage 4: the decoder on real soft tokens, towers at rest: `python -m train.tune MINUTES [RATE]`.
+"""Stage 4: the decoder on real soft tokens, towers at rest: `python -m train.tune MINUTES [RATE]`,
+or `torchrun --nproc-per-node 2 -m train.tune MINUTES`: gradients of all processes are averaged.
 
 In:  WORK/{audio,text,vision}.pt, the utterances of stage 1.
 Out: WORK/tune.pt; resumes from it.
@@ -14,13 +15,18 @@ from net import ears
 from net import lines
 from net import sights
 from net import sounds
+from synth import prompt
+from synth import talk
 from synth import tokens
 from train import common
 from train import joint
 from train import text
 
-HEARD, SEEN = 48, 16
-BUDGET = 3200
+# Utterances of one growth, scenes that share a grid, and how many such batches.
+HEARD, SEEN, GRIDS = 48, 16, 5
+BUDGET = 2000
+# Share of the sounds that are two utterances one after the other.
+JOINED = 0.1
 
 
 class Store:
@@ -39,25 +45,41 @@ class Store:
             batch = sounds.batch(some, parts.words, r, g, 0.5)
             soft, _, kept = ears.soft_tokens(model, batch["x"], batch["mask"])
             self.heard += [(u, soft[j][kept[j]].clone()) for j, u in enumerate(some)]
-        scenes, x, positions, grid = sights.batch(r, SEEN)
-        soft, _ = sights.soft_tokens(model, x, positions, grid)
-        self.seen += [(s, soft[j].clone()) for j, s in enumerate(scenes)]
+        for _ in range(GRIDS):
+            scenes, x, positions, grid = sights.batch(r, SEEN)
+            soft = sights.soft_tokens(model, x, positions, grid)
+            self.seen += [(s, soft[j].clone()) for j, s in enumerate(scenes)]
 
     def draw(self, r, count):
         """Lines about stored sounds and pictures."""
         out, parts = [], self.parts
-        for u, soft in r.sample(self.heard, min(count, len(self.heard))):
+        for _ in range(int(count * JOINED)):
+            (a, before), (b, behind) = r.sample(self.heard, 2)
+            ask = "<bos>" + prompt.user("<|audio|>" + r.choice(talk.ASK_WORDS))
+            pairs = [(ask, f"{a.words} {b.words}{talk.END}")]
+            out.append(lines.line(parts.tokenizer, pairs, torch.cat([before, behind])))
+        for u, soft in r.sample(self.heard, min(count // 2, len(self.heard))):
             pairs = r.choice(joint.spoken_pairs(r, u))
             if len(pairs[0][0]) < 1500:
                 out.append(lines.line(parts.tokenizer, pairs, soft))
-        for s, soft in r.sample(self.seen, min(count * 2 // 3, len(self.seen))):
-            out.append(joint.picture_line(parts, r, s, soft))
+        for s, soft in r.sample(self.seen, min(count * 3 // 2, len(self.seen))):
+            out.append(text.picture_line(parts.tokenizer, r, s, soft))
         return out
+
+
+def stream(parts, store, r, g):
+    """Batches without end, from pools that mix what is heard, seen and read."""
+    while True:
+        store.grow(r, g)
+        pool = store.draw(r, 180) + [text.short(r, parts.tokenizer) for _ in range(70)]
+        pool += [text.typed(r, parts.tokenizer) for _ in range(10)]
+        yield from lines.batches(pool, BUDGET, r)
 
 
 def main():
     minutes, peak = float(sys.argv[1]), float(sys.argv[2]) if len(sys.argv) > 2 else 2e-3
     torch.set_num_threads(1)
+    rank = common.join()
     tokenizer = tokens.Tokens(common.TOKENIZER)
     parts = joint.Parts(tokenizer)
     path, step = common.WORK / "tune.pt", 0
@@ -67,27 +89,27 @@ def main():
         step = kept["step"]
     opt = common.optimiser([(list(parts.lm.parameters()), 1.0)])
     clock, averages, first = common.Clock(minutes, peak, warm=30), common.Averages(), step
-    r, g = sounds.seeded(90 + step)
+    r, g = sounds.seeded(90 + step + 5000 * rank)
     store = Store(parts, sounds.load(common.WORK / "tr*.pkl"))
-    for _ in range(6):
+    for _ in range(4):
         store.grow(r, g)
     checks = {n: sounds.load(common.WORK / f"{n}.pkl")[:48] for n in ("seen", "unseen")}
     frame = parts.lm.embed_tokens.weight.detach()
-    sets = text.checks(tokenizer, frame, parts.words.pieces, 32)
+    sets = text.checks(tokenizer, frame, parts.words.pieces, parts.eyes, 32)
     save = lambda: common.save(path, model=common.part(parts.model, "model.language_model"), step=step)
+    batches = stream(parts, store, r, g)
     while clock.share() < 1:
-        store.grow(r, g)
-        pool = store.draw(r, 180) + [text.short(r, tokenizer) for _ in range(120)]
-        pool += [text.typed(r, tokenizer) for _ in range(20)]
-        for b in lines.batches(pool, BUDGET, r):
-            loss = lines.loss(parts.lm, b)
-            common.update(opt, loss, clock.rate(step - first))
-            averages.add({"media" if b.soft is not None else "typed": loss})
-            step += 1
-            if step % 25 == 0:
-                print(step, f"{100 * clock.share():.0f} %", averages, flush=True)
-            if step % 250 == 0:
-                save()
+        b = next(batches)
+        loss = lines.loss(parts.lm, b)
+        common.update(opt, loss, clock.rate(step - first))
+        averages.add({text.kind_of(b): loss})
+        step += 1
+        if step % 25 == 0 and not rank:
+            print(step, f"{100 * clock.last:.0f} %", averages, flush=True)
+        if step % 150 == 0 and not rank:
+            save()
+    if rank:
+        return
     save()
     print("end", flush=True)
     joint.report(parts, sets, checks)

@@ -15,24 +15,26 @@ from synth import pictures
 from synth import tokens
 from train import common
 
-SIZE = 8
-WEIGHTS = {"color": 1.0, "shape": 1.0, "box": 5.0, "sign": 0.7}
+SIZE = 6
+WEIGHTS = {"color": 1.0, "shape": 1.0, "box": 0.5, "sign": 1.0}
 
 
 def heads_for(tokenizer):
-    """Colours and shapes by the pieces that the answers write."""
+    """Colours, shapes and print by the pieces that the answers write."""
     colors = [tokenizer.word(c) for c in pictures.NAMES]
     kinds = [tokenizer.word(k) for k in [*pictures.SHAPES, "text"]]
-    return sights.Heads(shape.VISION, colors, kinds, shape.embedding(tokenizer.size))
+    signs = [tokenizer.encode(s)[0] for s in pictures.PRINTED]
+    steps = [tokenizer.inner.token_to_id(f"<0x{i:02X}>") for i in range(128, 128 + 4 * pictures.STEPS)]
+    return sights.Heads(colors, kinds, signs, steps, shape.embedding(tokenizer.size))
 
 
 @torch.no_grad()
 def evaluate(model, heads, count=12):
-    """Share of covered soft tokens whose colour and shape are right; box error; characters."""
+    """Share of covered soft tokens whose colour and shape are right; box error; digits and words."""
     r, right, total, off, signs, read = random.Random(99), 0, 0, 0.0, 0, 0
     for _ in range(count):
         scenes, x, positions, grid = sights.batch(r, SIZE)
-        soft, h = sights.soft_tokens(model.model, x, positions, grid)
+        soft = sights.soft_tokens(model.model, x, positions, grid)
         wanted = sights.labels(scenes)
         inside = wanted["shape"] > 0
         color = heads.read(soft, heads.colors, 0).argmax(-1) == wanted["color"]
@@ -40,15 +42,16 @@ def evaluate(model, heads, count=12):
         text = wanted["shape"] == 4
         right += (kind & (color | text))[inside].sum().item()
         total += inside.sum().item()
-        off += (heads.box(h[inside]) - wanted["box"][inside]).abs().sum().item() / 4
-        z = heads.sign(h[text]).view(-1, pictures.SIGN_SLOTS, len(pictures.CHARACTERS) + 1)
-        signs += (z.argmax(-1) == wanted["sign"][text]).all(-1).sum().item()
+        guess = (heads.sides(soft[inside]).exp() * sights.MIDDLES).sum(-1)
+        off += (guess - wanted["box"][inside]).abs().sum().item() / 4
+        sign = heads.read(soft, heads.signs, 2).argmax(-1)
+        signs += (sign == wanted["sign"])[text].sum().item()
         read += text.sum().item()
     return f"cells {right / total:.3f} box off {off / total:.3f} texts {signs / max(1, read):.3f}"
 
 
 def main():
-    minutes, peak = float(sys.argv[1]), float(sys.argv[2]) if len(sys.argv) > 2 else 1.5e-3
+    minutes, peak = float(sys.argv[1]), float(sys.argv[2]) if len(sys.argv) > 2 else 4e-3
     torch.set_num_threads(1)
     tokenizer = tokens.Tokens(common.TOKENIZER)
     model, heads = shape.fresh(tokenizer.size), heads_for(tokenizer)
@@ -69,8 +72,8 @@ def main():
 
     while clock.share() < 1:
         scenes, x, positions, grid = sights.batch(r, SIZE)
-        soft, h = sights.soft_tokens(model.model, x, positions, grid)
-        losses = sights.losses(heads, soft, h, sights.labels(scenes))
+        soft = sights.soft_tokens(model.model, x, positions, grid)
+        losses = sights.losses(heads, soft, sights.labels(scenes))
         loss = sum(WEIGHTS[k] * v for k, v in losses.items())
         common.update(opt, loss, clock.rate(step - first))
         averages.add(losses)
