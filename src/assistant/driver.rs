@@ -6,6 +6,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::Mutex;
+use std::sync::MutexGuard;
 use std::sync::PoisonError;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
@@ -183,6 +184,10 @@ impl Hush {
     fn n_silences(&self) -> u64 {
         self.n_silences.load(Ordering::Acquire)
     }
+
+    fn scissors(&self) -> MutexGuard<'_, Scissors> {
+        self.scissors.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// A voice that speaks on a thread of its own.
@@ -245,7 +250,7 @@ impl Mouth {
     /// Falls silent at once and forgets what it was to say.
     pub fn silence(&self) {
         self.hush.n_silences.fetch_add(1, Ordering::AcqRel);
-        self.hush.scissors.lock().unwrap_or_else(PoisonError::into_inner).cut();
+        self.hush.scissors().cut();
     }
 
     /// Returns what the machine is to be told: how far was spoken, or that the speaker is lost or
@@ -282,7 +287,7 @@ impl Speaking {
         hush: Arc<Hush>,
         tell: Sender<Result<Input>>,
     ) -> Self {
-        *hush.scissors.lock().unwrap_or_else(PoisonError::into_inner) = speaker.scissors();
+        *hush.scissors() = speaker.scissors();
         let n_silences = hush.n_silences();
         let (queue, ends) = (VecDeque::new(), VecDeque::new());
         Self { voice, speaker, hush, n_silences, tell, queue, ends }
@@ -299,7 +304,7 @@ impl Speaking {
             let _ = self.tell.send(Err(e));
             let _ = self.tell.send(Ok(Input::SpeakerLost));
             let Some(speaker) = reopened(asked, open, reopen_min) else { return };
-            *self.hush.scissors.lock().unwrap_or_else(PoisonError::into_inner) = speaker.scissors();
+            *self.hush.scissors() = speaker.scissors();
             self.forget();
             self.speaker = speaker;
             let _ = self.tell.send(Ok(Input::SpeakerBack));

@@ -132,16 +132,21 @@ impl Bench {
         sound(self.seed, seconds)
     }
 
-    /// Hears a sound while it comes; returns the milliseconds from its end to the first token, and
-    /// the work for a second of it.
-    fn streamed(&mut self, seconds: usize) -> Result<(f64, f64)> {
+    /// Hears a new sound packet by packet; returns the seconds of work.
+    fn hear(&mut self, seconds: usize) -> Result<f64> {
         let samples = self.sound(seconds);
         self.session.begin_sound(&self.conversation, &[])?;
         let start = Instant::now();
         for packet in samples.chunks(PACKET_SAMPLES) {
             self.session.hear(&pcm(packet))?;
         }
-        let rtf = start.elapsed().as_secs_f64() / seconds as f64;
+        Ok(start.elapsed().as_secs_f64())
+    }
+
+    /// Hears a sound while it comes; returns the milliseconds from its end to the first token, and
+    /// the work for a second of it.
+    fn streamed(&mut self, seconds: usize) -> Result<(f64, f64)> {
+        let rtf = self.hear(seconds)? / seconds as f64;
         let start = Instant::now();
         self.session.end_sound()?;
         self.session.next(&mut |_| {})?;
@@ -205,11 +210,7 @@ impl Bench {
             let mut speaker = Some(speaker);
             let open = move || speaker.take().ok_or_else(|| Error::device("speaker: is gone"));
             let mouth = Mouth::with(Box::new(voice.clone()), open)?;
-            let samples = self.sound(SPOKEN_SECONDS);
-            self.session.begin_sound(&self.conversation, &[])?;
-            for packet in samples.chunks(PACKET_SAMPLES) {
-                self.session.hear(&pcm(packet))?;
-            }
+            self.hear(SPOKEN_SECONDS)?;
             let start = Instant::now();
             self.session.end_sound()?;
             let (text, n) = self.clause()?;

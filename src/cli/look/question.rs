@@ -22,19 +22,26 @@ const COMPARE: &str = "Compare these images. What is the same, and what is diffe
 /// Soft tokens of a picture that is talked about.
 pub(super) const BUDGET: u32 = 280;
 
-/// What `caption` is told.
+/// What is talked about.
 #[derive(clap::Args)]
-pub(crate) struct CaptionArgs {
+struct Subject {
     /// Picture (png, jpeg, webp, gif, bmp; - reads stdin) or video (mp4, mov, webm, mkv, avi)
     #[arg(value_parser = parse_path)]
     file: PathBuf,
-    /// Ask this instead of the usual words
-    #[arg(long, value_name = "TEXT")]
-    prompt: Option<String>,
     #[command(flatten)]
     picture: FrameArgs,
     #[command(flatten)]
     video: VideoArgs,
+}
+
+/// What `caption` is told.
+#[derive(clap::Args)]
+pub(crate) struct CaptionArgs {
+    #[command(flatten)]
+    subject: Subject,
+    /// Ask this instead of the usual words
+    #[arg(long, value_name = "TEXT")]
+    prompt: Option<String>,
     #[command(flatten)]
     task: TaskArgs,
 }
@@ -42,15 +49,10 @@ pub(crate) struct CaptionArgs {
 /// What `ask` is told.
 #[derive(clap::Args)]
 pub(crate) struct AskArgs {
-    /// Picture (png, jpeg, webp, gif, bmp; - reads stdin) or video (mp4, mov, webm, mkv, avi)
-    #[arg(value_parser = parse_path)]
-    file: PathBuf,
+    #[command(flatten)]
+    subject: Subject,
     /// What to ask about it
     question: String,
-    #[command(flatten)]
-    picture: FrameArgs,
-    #[command(flatten)]
-    video: VideoArgs,
     #[command(flatten)]
     task: TaskArgs,
 }
@@ -75,20 +77,13 @@ pub(crate) struct CompareArgs {
 
 /// Says what a picture shows.
 pub(crate) fn run_caption(args: &CaptionArgs) -> Result<()> {
-    if args.video.is_video(&args.file) {
-        let words = args.prompt.as_deref().unwrap_or(CAPTION_VIDEO);
-        return watch("caption", &args.file, words, &args.video, &args.task);
-    }
-    let words = args.prompt.as_deref().unwrap_or(CAPTION);
-    answer("caption", &[&args.file], words, &args.picture, &args.task)
+    let usual = if args.subject.is_video() { CAPTION_VIDEO } else { CAPTION };
+    args.subject.answer("caption", args.prompt.as_deref().unwrap_or(usual), &args.task)
 }
 
 /// Answers a question about a picture.
 pub(crate) fn run_ask(args: &AskArgs) -> Result<()> {
-    if args.video.is_video(&args.file) {
-        return watch("ask", &args.file, &args.question, &args.video, &args.task);
-    }
-    answer("ask", &[&args.file], &args.question, &args.picture, &args.task)
+    args.subject.answer("ask", &args.question, &args.task)
 }
 
 /// Compares two pictures.
@@ -97,19 +92,22 @@ pub(crate) fn run_compare(args: &CompareArgs) -> Result<()> {
     answer("compare", &files, &args.question, &args.picture, &args.task)
 }
 
-/// Answers words about a video.
-fn watch(
-    name: &'static str,
-    path: &Path,
-    words: &str,
-    video: &VideoArgs,
-    args: &TaskArgs,
-) -> Result<()> {
-    let file = video.open(path)?;
-    let mut task = Task::with_room(name, args, video::BUDGET, video::N_CTX)?;
-    let (media, about) = video.encode(&mut task, path, file)?;
-    let outcome = task.answer(&media, words, true)?;
-    task.finish(&outcome, &outcome.parsed.answer, about)
+impl Subject {
+    fn is_video(&self) -> bool {
+        self.video.is_video(&self.file)
+    }
+
+    /// Answers words about the picture or the video.
+    fn answer(&self, name: &'static str, words: &str, args: &TaskArgs) -> Result<()> {
+        if !self.is_video() {
+            return answer(name, &[&self.file], words, &self.picture, args);
+        }
+        let file = self.video.open(&self.file)?;
+        let mut task = Task::with_room(name, args, video::BUDGET, video::N_CTX)?;
+        let (media, about) = self.video.encode(&mut task, &self.file, file)?;
+        let outcome = task.answer(&media, words, true)?;
+        task.finish(&outcome, &outcome.parsed.answer, about)
+    }
 }
 
 /// Answers words about pictures.

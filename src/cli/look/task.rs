@@ -189,11 +189,8 @@ impl<'a> Task<'a> {
     /// # Errors
     /// As for [`Session::encode_picture`]; `Cancelled` if Ctrl-C came.
     pub(super) fn look(&mut self, frame: &Frame) -> Result<(Arc<Encoded>, Duration)> {
-        let _stoppable = Stoppable::new(self.session.cancel());
-        let start = Instant::now();
         let budget = self.budget(frame.width(), frame.height())?;
-        let encoded = self.session.encode_picture(frame, budget)?;
-        Ok((encoded, start.elapsed()))
+        self.timed(|session| session.encode_picture(frame, budget))
     }
 
     /// Encodes a picture that came from `path`, and tells of it in the JSON document.
@@ -205,9 +202,9 @@ impl<'a> Task<'a> {
         progress.set(&format!("looking at {}", path.display()));
         let (width, height) = (frame.width(), frame.height());
         let budget = self.budget(width, height)?;
-        let (encoded, took) = self.look(frame).map_err(|e| e.at(path.display()))?;
-        self.encoded += took;
-        self.n_soft += encoded.n_tokens();
+        let looked = self.timed(|session| session.encode_picture(frame, budget));
+        let (encoded, took) = looked.map_err(|e| e.at(path.display()))?;
+        self.count(&encoded, took);
         let (n, ms) = (encoded.n_tokens(), took.as_secs_f64() * 1e3);
         log::info!("{}: {n} soft tokens of {budget}, {ms:.0} ms", path.display());
         self.seen.push(json!({
@@ -229,7 +226,9 @@ impl<'a> Task<'a> {
         frames: impl Iterator<Item = Result<(f64, Frame)>>,
         budget: u32,
     ) -> Result<Arc<Encoded>> {
-        self.timed(|session| session.encode_video(frames, budget))
+        let (encoded, took) = self.timed(|session| session.encode_video(frames, budget))?;
+        self.count(&encoded, took);
+        Ok(encoded)
     }
 
     /// Encodes a sound.
@@ -240,24 +239,30 @@ impl<'a> Task<'a> {
         &mut self,
         blocks: impl Iterator<Item = Result<Pcm>>,
     ) -> Result<Arc<Encoded>> {
-        self.timed(|session| session.encode_sound(blocks))
+        let (encoded, took) = self.timed(|session| session.encode_sound(blocks))?;
+        self.count(&encoded, took);
+        Ok(encoded)
     }
 
+    /// Encodes until Ctrl-C and returns the time it took.
     fn timed(
         &mut self,
         encode: impl FnOnce(&mut Session) -> Result<Arc<Encoded>>,
-    ) -> Result<Arc<Encoded>> {
+    ) -> Result<(Arc<Encoded>, Duration)> {
         let cancel = self.session.cancel().clone();
         let _stoppable = Stoppable::new(&cancel);
         let start = Instant::now();
         let encoded = encode(&mut self.session);
-        self.encoded += start.elapsed();
         if cancel.is_cancelled() {
             return Err(Error::cancelled());
         }
-        let encoded = encoded?;
+        Ok((encoded?, start.elapsed()))
+    }
+
+    /// Counts what the JSON document tells of all media.
+    fn count(&mut self, encoded: &Encoded, took: Duration) {
+        self.encoded += took;
         self.n_soft += encoded.n_tokens();
-        Ok(encoded)
     }
 
     /// Answers words about pictures; with `is_shown`, the answer is written as it is made.

@@ -15,6 +15,7 @@ use culet::assistant::State;
 use culet::assistant::driver::Ears;
 use culet::assistant::driver::Heard;
 use culet::assistant::driver::Mouth;
+use culet::device::DeviceInfo;
 use culet::ggml::Cancel;
 use culet::sink::Espeak;
 use culet::sink::speaker;
@@ -57,16 +58,13 @@ pub(super) struct DeviceArgs {
 
 /// Lists the devices, a line each.
 pub(super) fn list() -> Result<()> {
-    let mark = |is_default| if is_default { "\tdefault" } else { "" };
-    for found in mic::microphones()? {
-        let (name, rate_hz, mark) = (found.name, found.rate_hz, mark(found.is_default));
-        print::result(&format!("microphone\t{name}\t{rate_hz} Hz{mark}\n"))?;
-    }
-    for found in speaker::speakers()? {
-        let (name, rate_hz, mark) = (found.name, found.rate_hz, mark(found.is_default));
-        print::result(&format!("speaker\t{name}\t{rate_hz} Hz{mark}\n"))?;
-    }
-    Ok(())
+    let write = |noun: &str, found: DeviceInfo| {
+        let DeviceInfo { name, rate_hz, is_default, .. } = found;
+        let mark = if is_default { "\tdefault" } else { "" };
+        print::result(&format!("{noun}\t{name}\t{rate_hz} Hz{mark}\n"))
+    };
+    mic::microphones()?.into_iter().try_for_each(|found| write("microphone", found))?;
+    speaker::speakers()?.into_iter().try_for_each(|found| write("speaker", found))
 }
 
 impl DeviceArgs {

@@ -130,8 +130,8 @@ impl Read<4> for TQ2_0 {
 
 /// Scales of 6 bits, four to a number, each row's twice; the factors of a block.
 #[derive(Clone, Copy)]
-pub(super) struct Packed<const N: usize> {
-    scales: [__m512i; N],
+pub(super) struct Packed {
+    scales: [__m512i; 4],
     factors: [__m512; 2],
 }
 
@@ -140,7 +140,7 @@ pub(super) struct Q3K;
 
 impl Read<4> for Q3K {
     const FORMAT: Format = Format::Q3K;
-    type Head = (Packed<4>, [__m512i; 4]);
+    type Head = (Packed, [__m512i; 4]);
 
     #[target_feature(enable = "avx512f,avx512bw,f16c")]
     #[inline]
@@ -190,18 +190,18 @@ pub(super) struct Q4K;
 
 impl Read<2> for Q4K {
     const FORMAT: Format = Format::Q4K;
-    type Head = Packed<4>;
+    type Head = Packed;
 
     #[target_feature(enable = "avx512f,avx512bw,f16c")]
     #[inline]
-    unsafe fn head(at: *const u8, stride: usize) -> Packed<4> {
+    unsafe fn head(at: *const u8, stride: usize) -> Packed {
         // SAFETY: by the caller's promise.
         unsafe { with_minima(at, stride) }
     }
 
     #[target_feature(enable = "avx512f,avx512bw,f16c")]
     #[inline]
-    unsafe fn parts(head: &Packed<4>, at: *const u8, stride: usize, step: usize) -> [Part; 2] {
+    unsafe fn parts(head: &Packed, at: *const u8, stride: usize, step: usize) -> [Part; 2] {
         // SAFETY: by the caller's promise.
         let words = unsafe { words32(at.add(16 + 32 * step), stride) };
         let part = |p: usize, codes| {
@@ -217,7 +217,7 @@ pub(super) struct Q5K;
 
 impl Read<2> for Q5K {
     const FORMAT: Format = Format::Q5K;
-    type Head = (Packed<4>, [__m512i; 4]);
+    type Head = (Packed, [__m512i; 4]);
 
     #[target_feature(enable = "avx512f,avx512bw,f16c")]
     #[inline]
@@ -303,7 +303,7 @@ impl Read<4> for Q6K {
 /// Sixteen bytes of eight rows are readable, `stride` apart.
 #[target_feature(enable = "avx512f,avx512bw,f16c")]
 #[inline]
-unsafe fn with_minima(at: *const u8, stride: usize) -> Packed<4> {
+unsafe fn with_minima(at: *const u8, stride: usize) -> Packed {
     // SAFETY: by the caller's promise.
     let ([a, b, c], factors) = unsafe {
         let factors = [halves(at, stride), halves(at.add(2), stride)];
@@ -321,7 +321,7 @@ unsafe fn with_minima(at: *const u8, stride: usize) -> Packed<4> {
 
 #[target_feature(enable = "avx512f,avx512bw")]
 #[inline]
-fn scale_and_minimum(head: &Packed<4>, i: usize) -> (__m512, __m512) {
+fn scale_and_minimum(head: &Packed, i: usize) -> (__m512, __m512) {
     let value =
         |codes: __m512i, factor| _mm512_mul_ps(_mm512_cvtepi32_ps(byte(codes, i % 4)), factor);
     let [scale, minimum] = head.factors;
