@@ -80,7 +80,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
     }
     if names.is_empty() {
         return Err(Error::unsupported(format!(
-            "{}: this machine has no packed kernels for its types; use the file as it is",
+            "{}: this machine multiplies its types fastest as they are; use the file as it is",
             gguf.name()
         )));
     }

@@ -12,6 +12,7 @@ use super::backend::cpu_device;
 use super::backend::cpu_function;
 use super::buffer::Buffer;
 use super::buffer::Context;
+use super::custom::wants_plain;
 use super::tensor::DType;
 use super::tensor::Shape;
 use crate::error::Error;
@@ -82,12 +83,14 @@ pub fn pack_rows(
     }
 }
 
-/// Tells whether the processor has a packed kernel for weights of this type and row count.
+/// Tells whether packing makes products of weights of this type and row count faster: the
+/// processor has a packed kernel for them, and no faster one that reads them as they are.
 ///
 /// # Errors
 /// `Device` if there is no processor backend.
 pub fn packs(dtype: DType, n_rows: usize) -> Result<bool> {
-    Ok(n_rows.is_multiple_of(PACK_ROWS) && layout_fingerprint(dtype)?.is_some())
+    let is_wanted = n_rows.is_multiple_of(PACK_ROWS) && !wants_plain(dtype);
+    Ok(is_wanted && layout_fingerprint(dtype)?.is_some())
 }
 
 /// Returns a number that names the packed layout of `dtype` on this processor, or `None`.
@@ -116,6 +119,7 @@ pub fn layout_fingerprint(dtype: DType) -> Result<Option<u64>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ggml::custom::multiplies;
 
     #[test]
     fn packing_in_chunks_equals_packing_whole() {
@@ -131,6 +135,18 @@ mod tests {
             .collect();
         assert!(whole == parts);
         assert_ne!(whole, bytes);
+    }
+
+    #[test]
+    fn types_with_kernels_for_plain_rows_stay_plain() {
+        for dtype in [DType::Q8_0, DType::Q4_K, DType::Q6_K] {
+            let has_kernel = layout_fingerprint(dtype).expect("a processor").is_some();
+            let is_packed = packs(dtype, PACK_ROWS).expect("a processor");
+            assert_eq!(is_packed, has_kernel && !multiplies(dtype), "{dtype}");
+        }
+        let has_kernel = layout_fingerprint(DType::Q4_0).expect("a processor").is_some();
+        assert_eq!(packs(DType::Q4_0, PACK_ROWS).expect("a processor"), has_kernel);
+        assert!(!packs(DType::Q4_0, PACK_ROWS + 1).expect("a processor"));
     }
 
     #[test]

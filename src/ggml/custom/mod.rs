@@ -16,4 +16,5 @@ pub(super) use call::SRC_MAX;
 pub use call::Split;
 pub(super) use call::run;
 pub(super) use quant::multiplies;
+pub(super) use quant::wants_plain;
 pub(super) use tiles::dots;

@@ -35,6 +35,12 @@ pub(in crate::ggml) fn multiplies(dtype: DType) -> bool {
     is_fast() && Format::of(dtype).is_some()
 }
 
+/// Returns whether weights of a type are multiplied here from the file's layout only, so that
+/// packing them would give them to slower kernels.
+pub(in crate::ggml) fn wants_plain(dtype: DType) -> bool {
+    multiplies(dtype) && Format::of_packed(dtype).is_none()
+}
+
 /// Multiplies the eight rows of `weight` with `M` rows, which gives `out[row of M][row of 8]`.
 fn product<const M: usize>(
     weight: &[u8],
