@@ -69,7 +69,7 @@ const RESERVED: [(&[&str], &[&str], &str); 4] = [
        "cli/"],
      "let assistant/driver.rs own the thread and make this a function that it calls"),
     (&["Instant::now", "SystemTime::now"],
-     &["assistant/driver.rs", "source/", "sink/", "main.rs", "cli/"],
+     &["assistant/driver.rs", "ggml/compute/profile.rs", "source/", "sink/", "main.rs", "cli/"],
      "take `now` as a parameter"),
     (&["env::var", "env::var_os", "env::home_dir"], &["main.rs", "cli/"],
      "take the value as an option; only the program reads the environment"),

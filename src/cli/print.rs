@@ -31,6 +31,7 @@ pub(crate) fn start_log(verbose: u8, quiet: bool) {
     env_logger::Builder::new()
         .filter_module("culet", level)
         .filter_level(level.min(LevelFilter::Warn))
+        .filter_module("culet::profile", if verbose > 1 { LevelFilter::Trace } else { level })
         .format(|out, record| match record.level() {
             Level::Error => writeln!(out, "error: {}", record.args()),
             Level::Warn => writeln!(out, "warning: {}", record.args()),

@@ -20,7 +20,7 @@ use crate::cli::voice;
 pub(crate) struct Program {
     #[command(subcommand)]
     pub(crate) verb: Verb,
-    /// Say more on stderr: timings; twice for details
+    /// Say more on stderr: timings; twice for details and the time of each kind of operation
     #[arg(short, long, global = true, action = clap::ArgAction::Count, conflicts_with = "quiet")]
     pub(crate) verbose: u8,
     /// Say nothing on stderr but errors

@@ -177,6 +177,7 @@ impl AudioEncoder {
             };
             let ports;
             (x, ports) = self.layer(&g, x, (layer, relative), &inputs)?;
+            x = g.name(x, &format!("a_out-{index}"));
             layers.push(ports);
         }
         x = g.mul_mat(g.weight(&w.output)?, x)?;

@@ -200,9 +200,9 @@ impl VisionEncoder {
         let axial = Arc::new(Axial::new(n_positions, h.head_dim, ROPE_BASE));
         let (n_x, n) = (patches.n_x, patches.n());
         let grid = Grid { n_x, n, head_dim: h.head_dim, eps: h.eps, axial };
-        for layer in &self.weights.layers {
+        for (il, layer) in self.weights.layers.iter().enumerate() {
             x = attention(g, x, layer, &grid)?;
-            x = feed_forward(g, x, layer, &grid)?;
+            x = g.name(feed_forward(g, x, layer, &grid)?, &format!("v_out-{il}"));
         }
         Ok(x)
     }

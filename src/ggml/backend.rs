@@ -11,6 +11,7 @@ use std::sync::atomic::Ordering;
 
 use llama_cpp_sys_2 as sys;
 
+use super::compute::Profile;
 use super::module;
 use crate::error::Error;
 use crate::error::Result;
@@ -75,6 +76,7 @@ pub struct Backend {
     pool: Option<Pool>,
     n_threads: usize,
     cancel: Cancel,
+    profile: Option<Profile>,
 }
 
 // SAFETY: ggml backends hold no thread-local state; one thread uses them at a time because
@@ -198,7 +200,8 @@ impl Backend {
         // SAFETY: `dev` is the processor's entry; null parameters are allowed.
         let cpu = NonNull::new(unsafe { sys::ggml_backend_dev_init(dev, std::ptr::null()) })
             .ok_or_else(|| Error::device("the processor backend cannot be started"))?;
-        let mut backend = Self { cpu, gpu: None, pool: None, n_threads, cancel: Cancel::new() };
+        let (profile, cancel) = (Profile::wanted()?, Cancel::new());
+        let mut backend = Self { cpu, gpu: None, pool: None, n_threads, cancel, profile };
         backend.start_threads()?;
         if let Some(name) = &options.gpu {
             backend.gpu = Some(start_gpu(name)?);
@@ -267,6 +270,11 @@ impl Backend {
     /// Returns the flag that stops a running computation; clone it for another thread.
     pub fn cancel(&self) -> &Cancel {
         &self.cancel
+    }
+
+    /// Returns what sums times, if the log wants them.
+    pub(super) fn profile(&mut self) -> Option<&mut Profile> {
+        self.profile.as_mut()
     }
 
     pub(super) fn cpu(&self) -> sys::ggml_backend_t {

@@ -17,6 +17,7 @@ use super::backend::Backend;
 use super::buffer::Context;
 use super::buffer::Placement;
 use super::buffer::Weight;
+use super::compute::Kernels;
 use super::compute::Port;
 use super::custom::Custom;
 use super::state::State;
@@ -51,6 +52,7 @@ pub struct GraphBuilder {
     // Boxed because ggml keeps their addresses.
     #[expect(clippy::vec_box, reason = "addresses must not move")]
     pub(super) customs: RefCell<Vec<Box<Custom>>>,
+    pub(super) kernels: RefCell<Kernels>,
     used: Cell<usize>,
     n_max: usize,
     pub(super) on_gpu: bool,
@@ -80,6 +82,7 @@ impl GraphBuilder {
             ports: RefCell::default(),
             keep: RefCell::default(),
             customs: RefCell::default(),
+            kernels: RefCell::default(),
             used: Cell::new(0),
             n_max,
             on_gpu: backend.has_gpu(),

@@ -10,17 +10,18 @@ use std::sync::atomic::Ordering;
 
 use llama_cpp_sys_2 as sys;
 
-use super::backend::Backend;
-use super::buffer::Context;
-use super::custom::Custom;
-use super::graph::GraphBuilder;
-use super::tensor::DType;
+use super::profile::Kernels;
 use crate::error::Error;
 use crate::error::Result;
+use crate::ggml::backend::Backend;
+use crate::ggml::buffer::Context;
+use crate::ggml::custom::Custom;
+use crate::ggml::graph::GraphBuilder;
+use crate::ggml::tensor::DType;
 
 /// Handle of one input or output of a [`Plan`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Port(pub(super) usize);
+pub struct Port(pub(in crate::ggml) usize);
 
 enum Memory {
     /// One buffer of the processor's.
@@ -36,6 +37,7 @@ pub struct Plan {
     ports: Vec<NonNull<sys::ggml_tensor>>,
     #[expect(clippy::vec_box, reason = "ggml keeps their addresses")]
     customs: Vec<Box<Custom>>,
+    kernels: Kernels,
     _context: Context,
     _keep: Vec<Arc<dyn Any + Send + Sync>>,
 }
@@ -50,7 +52,7 @@ impl Plan {
     /// # Errors
     /// `Memory` if it does not fit.
     pub fn new(builder: GraphBuilder, backend: &Backend) -> Result<Self> {
-        let GraphBuilder { context, graph, ports, keep, customs, .. } = builder;
+        let GraphBuilder { context, graph, ports, keep, customs, kernels, .. } = builder;
         let memory = match backend.gpu() {
             None => host_memory(graph, backend)?,
             Some(gpu) => split_memory(graph, gpu, backend)?,
@@ -63,6 +65,7 @@ impl Plan {
             graph,
             ports: ports.into_inner(),
             customs: customs.into_inner(),
+            kernels: kernels.into_inner(),
             _context: context,
             _keep: keep,
         })
@@ -172,13 +175,15 @@ impl Plan {
         if backend.cancel().is_cancelled() {
             return Err(Error::cancelled());
         }
+        let cpu = backend.cpu();
         // SAFETY: graph, memory and backend are alive and exclusively ours.
         let status = unsafe {
-            match self.memory {
-                Memory::Host(_) => {
-                    sys::ggml_backend_graph_compute(backend.cpu(), self.graph.as_ptr())
+            match (&self.memory, backend.profile()) {
+                (Memory::Host(_), Some(profile)) => profile.compute(self.graph, &self.kernels, cpu),
+                (Memory::Host(_), None) => {
+                    sys::ggml_backend_graph_compute(cpu, self.graph.as_ptr())
                 }
-                Memory::Split(m) => {
+                (Memory::Split(m), _) => {
                     sys::ggml_backend_sched_graph_compute(m.as_ptr(), self.graph.as_ptr())
                 }
             }

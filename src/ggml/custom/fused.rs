@@ -24,13 +24,16 @@ impl GraphBuilder {
     ///
     /// # Errors
     /// `Internal` if an input has gaps or there are too many.
-    pub fn custom<'g>(
+    pub fn custom<'g, K>(
         &'g self,
         sides: &[usize],
         inputs: &[Tensor<'g>],
         split: Split,
-        kernel: impl Fn(&mut Call<'_>) + Send + Sync + 'static,
-    ) -> Result<Tensor<'g>> {
+        kernel: K,
+    ) -> Result<Tensor<'g>>
+    where
+        K: Fn(&mut Call<'_>) + Send + Sync + 'static,
+    {
         let most = SRC_MAX - 1;
         if inputs.is_empty() || inputs.len() > most || inputs.iter().any(|t| !t.is_contiguous()) {
             return self.fail("custom", inputs);
@@ -45,7 +48,7 @@ impl GraphBuilder {
         let n = shape.0.map(|s| s as i64);
         let n_tasks = if split == Split::One { 1 } else { -1 };
         // SAFETY: the arguments are live; the box lives as long as the plan.
-        self.wrap(unsafe {
+        let node = self.wrap(unsafe {
             sys::ggml_custom_4d(
                 self.raw(),
                 sys::GGML_TYPE_F32,
@@ -59,7 +62,9 @@ impl GraphBuilder {
                 n_tasks,
                 user,
             )
-        })
+        })?;
+        self.kernels.borrow_mut().insert(node.ptr, std::any::type_name::<K>());
+        Ok(node)
     }
 
     /// Normalises rows by their root mean square, times `weight` where given.
