@@ -237,6 +237,17 @@ fn the_peer_loads_synthesized_models_and_answers_alike() {
 }
 
 #[test]
+fn a_soak_needs_a_sound_and_a_model_that_hears() {
+    let missing = culet(&["bench", "--soak", "no-such.flac"]);
+    assert_eq!(missing.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&missing.stderr).contains("no-such.flac"));
+    let deaf =
+        culet(&["bench", "--soak", "no-such.flac", "--model", "models/tiny/culet-tiny-q4_0.gguf"]);
+    assert_eq!(deaf.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&deaf.stderr).contains("--mmproj"));
+}
+
+#[test]
 fn speech_is_measured_streamed_and_whole() {
     let words =
         ["bench", "--voice", "--json", "--seconds", "1,2", "--repeat", "2", "--threads", "1"];

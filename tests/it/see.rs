@@ -37,7 +37,11 @@ fn grey(value: u8) -> Vec<u8> {
 fn a_look_equals_a_question_about_the_picture() {
     let asked = stdout_of(&[&["ask", FIRST, "What is it?"], &BRIEF[..]].concat());
     let words = [&["see", "What is it?", "--frames", PICTURES], &BRIEF[..]].concat();
-    assert_eq!(stdout_of(&words), asked);
+    let scratch = Scratch::new("look");
+    let looked_at = scratch.path("looked-at.png");
+    assert_eq!(stdout_of(&[&words[..], &["--output", &looked_at]].concat()), asked);
+    let [saw, was] = [&looked_at[..], FIRST].map(|path| image::open(path).unwrap().to_rgb8());
+    assert!(saw == was, "the picture that was looked at is not the one that was written");
     let json = json_of(&[&words[..], &["--json"]].concat());
     assert_eq!((json["task"].as_str(), json["text"].as_str()), (Some("see"), Some(asked.trim())));
     assert_eq!(json["pictures"][0]["file"], PICTURES);

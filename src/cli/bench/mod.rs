@@ -52,6 +52,13 @@ pub(crate) struct Args {
     #[arg(long, value_name = "SECONDS,..", value_delimiter = ',', default_value = "2,5,10,20,30")]
     #[arg(value_parser = clap::value_parser!(u16).range(1..=30))]
     seconds: Vec<u16>,
+    /// Say a sound again and again at a microphone's pace, and count what is lost of it
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["voice", "peer"])]
+    soak: Option<PathBuf>,
+    /// How long, with --soak
+    #[arg(long, value_name = "MINUTES", default_value = "10", requires = "soak")]
+    #[arg(value_parser = clap::value_parser!(u16).range(1..=1440))]
+    minutes: u16,
     /// Lengths of prompts
     #[arg(long, value_name = "N,..", value_delimiter = ',', default_value = "128,512,2048")]
     prefill: Vec<usize>,

@@ -37,6 +37,12 @@ pub(super) enum Case {
     StreamRtf,
     /// Part of one core that listening takes while nobody speaks.
     IdleCpuPercent,
+    /// Samples of a long conversation that were lost.
+    SoakLostSamples,
+    /// Turns of a long conversation.
+    SoakTurns,
+    /// What its memory that is no file's grew by after its first tenth.
+    SoakGrowthMib,
     /// Bytes that a token needs, of those that memory gives meanwhile.
     BandwidthShare,
 }
@@ -55,6 +61,9 @@ impl Case {
             Self::FirstSoundMs => "first_sound_ms",
             Self::StreamRtf => "stream_rtf",
             Self::IdleCpuPercent => "idle_cpu_percent",
+            Self::SoakLostSamples => "soak_lost_samples",
+            Self::SoakTurns => "soak_turns",
+            Self::SoakGrowthMib => "soak_growth_mib",
             Self::BandwidthShare => "bandwidth_share",
         }
     }

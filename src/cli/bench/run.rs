@@ -53,7 +53,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
 
     let mut progress = Progress::new();
     let mut rows = Vec::new();
-    if !args.voice {
+    if !args.voice && args.soak.is_none() {
         progress.set("opening");
         rows.extend(speed::opening(&model, &options, args.peer, &wanted)?);
     }
@@ -61,7 +61,10 @@ pub(crate) fn run(args: Args) -> Result<()> {
     let bandwidth = machine::bandwidth(n_threads);
     let engine = Engine::open(&model, mmproj.as_deref(), &options)?;
     let peer = args.peer.then(|| Peer::open(&model)).transpose()?;
-    if args.voice {
+    if let Some(sound) = &args.soak {
+        progress.set(&format!("listening for {} minutes", args.minutes));
+        rows.extend(voice::soak(&engine, sound, args.minutes)?);
+    } else if args.voice {
         progress.set("speech");
         let seconds: Vec<usize> = args.seconds.iter().map(|&n| usize::from(n)).collect();
         rows.extend(voice::measure(&engine, mmproj.as_deref(), peer.as_ref(), &seconds, &wanted)?);

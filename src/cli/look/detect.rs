@@ -7,21 +7,20 @@ use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use culet::Error;
 use culet::Frame;
 use culet::Result;
 use culet::frontend::drawing;
 use culet::frontend::drawing::Mark;
 use culet::text::Boxes;
 use culet::text::boxes::Found;
-use image::ExtendedColorType;
-use image::ImageFormat;
 use serde_json::Value;
 use serde_json::json;
 
+use crate::cli::look::task;
 use crate::cli::look::task::FrameArgs;
 use crate::cli::look::task::Task;
 use crate::cli::look::task::TaskArgs;
+use crate::cli::look::task::parse_output;
 use crate::cli::look::task::parse_path;
 use crate::cli::print;
 
@@ -46,12 +45,6 @@ pub(crate) struct Args {
     picture: FrameArgs,
     #[command(flatten)]
     task: TaskArgs,
-}
-
-fn parse_output(text: &str) -> std::result::Result<PathBuf, String> {
-    let format = ImageFormat::from_path(text).ok().filter(ImageFormat::writing_enabled);
-    let wrong = || "expected a name that ends in .png, .jpg, .webp, .gif or .bmp".to_owned();
-    format.map(|_| PathBuf::from(text)).ok_or_else(wrong)
 }
 
 /// Finds things in a picture.
@@ -123,9 +116,7 @@ fn save(path: &Path, frame: &Frame, found: &[Found]) -> Result<()> {
         .map(|found| Mark { edges_px: found.pixels(width, height), label: found.label.clone() })
         .filter(|mark| mark.edges_px[0] < mark.edges_px[2] && mark.edges_px[1] < mark.edges_px[3])
         .collect();
-    let drawn = drawing::draw(frame, &marks)?;
-    image::save_buffer(path, drawn.rgb(), width, height, ExtendedColorType::Rgb8)
-        .map_err(|e| Error::io(format!("{}: cannot be written", path.display())).with_source(e))
+    task::save(path, &drawing::draw(frame, &marks)?)
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 //! In: a camera or a recording, a question. Out: the answer.
 
 use std::path::Path;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use culet::Error;
@@ -12,8 +13,10 @@ use crate::cli::look::eye;
 use crate::cli::look::eye::EyeArgs;
 use crate::cli::look::question::BUDGET;
 use crate::cli::look::question::CAPTION;
+use crate::cli::look::task;
 use crate::cli::look::task::Task;
 use crate::cli::look::task::TaskArgs;
+use crate::cli::look::task::parse_output;
 
 /// How long a camera adjusts to the light before its frames are worth looking at.
 const ADJUST: Duration = Duration::from_millis(700);
@@ -26,6 +29,9 @@ pub(crate) struct Args {
     question: String,
     #[command(flatten)]
     eye: EyeArgs,
+    /// Write the picture that was looked at, too: png, jpeg, webp, gif or bmp
+    #[arg(short, long, value_name = "FILE", value_parser = parse_output)]
+    output: Option<PathBuf>,
     #[command(flatten)]
     task: TaskArgs,
 }
@@ -40,6 +46,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let mut task = Task::open("see", &args.task, BUDGET)?;
     let frame = eye.next(ADJUST)?;
     let frame = frame.ok_or_else(|| Error::input(format!("{}: holds no picture", eye.name())))?;
+    if let Some(path) = &args.output {
+        task::save(path, &frame)?;
+    }
     let encoded = task.encode(Path::new(eye.name()), &frame)?;
     drop(eye);
     let outcome = task.answer(&[encoded], &args.question, true)?;

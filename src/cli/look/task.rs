@@ -21,6 +21,8 @@ use culet::source::FrameStream;
 use culet::source::image_file;
 use culet::source::image_file::IMAGE_FILE_BYTES_MAX;
 use culet::text::Conversation;
+use image::ExtendedColorType;
+use image::ImageFormat;
 use serde_json::Value;
 use serde_json::json;
 
@@ -304,6 +306,19 @@ impl<'a> Task<'a> {
         }
         print::json(&document)
     }
+}
+
+/// Reads the name of a picture to write.
+pub(super) fn parse_output(text: &str) -> std::result::Result<PathBuf, String> {
+    let format = ImageFormat::from_path(text).ok().filter(ImageFormat::writing_enabled);
+    let wrong = || "expected a name that ends in .png, .jpg, .webp, .gif or .bmp".to_owned();
+    format.map(|_| PathBuf::from(text)).ok_or_else(wrong)
+}
+
+/// Writes a picture, of the kind that its name says.
+pub(super) fn save(path: &Path, frame: &Frame) -> Result<()> {
+    image::save_buffer(path, frame.rgb(), frame.width(), frame.height(), ExtendedColorType::Rgb8)
+        .map_err(|e| Error::io(format!("{}: cannot be written", path.display())).with_source(e))
 }
 
 /// Returns the path of a picture as it was given.

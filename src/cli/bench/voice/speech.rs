@@ -1,4 +1,4 @@
-//! Speed of speech: from its end to the first token and the first sound, streaming, idle listening.
+//! Speed of speech: from its end to the first token and the first sound, and streaming.
 //!
 //! In: an engine that hears, and the peer. Out: rows.
 //! Invariant: every sample is of new sound, and both sides make as many soft tokens of it; what
@@ -6,45 +6,36 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 use std::time::Instant;
 
 use culet::Error;
 use culet::Pcm;
 use culet::Result;
-use culet::assistant::Talk;
-use culet::assistant::TurnOptions;
-use culet::assistant::driver::Ears;
-use culet::assistant::driver::Heard;
 use culet::assistant::driver::Mouth;
 use culet::engine::Engine;
 use culet::session::Session;
-use culet::session::SessionOptions;
 use culet::sink::ClauseCutter;
 use culet::sink::Espeak;
 use culet::sink::Speaker;
-use culet::source::Microphone;
 use culet::text::Conversation;
 use culet::text::Event;
 use serde_json::json;
 
-use crate::cli::bench::machine;
 use crate::cli::bench::media::SOUND_RATE_HZ;
 use crate::cli::bench::media::check_sound;
 use crate::cli::bench::media::sound;
 use crate::cli::bench::peer::Media;
 use crate::cli::bench::peer::Peer;
 use crate::cli::bench::peer::Timeline;
-use crate::cli::bench::random::Random;
 use crate::cli::bench::report::Case;
 use crate::cli::bench::report::Row;
 use crate::cli::bench::speed::Wanted;
+use crate::cli::bench::voice::N_CTX;
+use crate::cli::bench::voice::pace;
+use crate::cli::bench::voice::session;
 use crate::cli::print;
 
-/// Positions for the longest sound and what is around it.
-const N_CTX: usize = 2048;
 /// Soft tokens of a picture, which the peer's encoders want to know.
 const N_PICTURE: u32 = 280;
 /// Samples of a packet: 20 ms, as devices give them.
@@ -56,16 +47,12 @@ const SPOKEN_SECONDS: usize = 5;
 const SPEAKER_RATE_HZ: u32 = 48_000;
 /// Longest wait for a voice.
 const VOICE_WAIT: Duration = Duration::from_secs(10);
-/// How long nothing is said, to see what listening costs.
-const IDLE: Duration = Duration::from_secs(10);
-const IDLE_TURN: Duration = Duration::from_millis(10);
-const MICROPHONE_RATE_HZ: u32 = 48_000;
 
 /// The peer's encoders and its timeline.
 type Peers<'a> = (Media, Timeline<'a>);
 
 /// Measures sounds of so many seconds.
-pub(super) fn measure(
+pub(in crate::cli::bench) fn measure(
     engine: &Arc<Engine>,
     mmproj: Option<&Path>,
     peer: Option<&Peer>,
@@ -91,17 +78,12 @@ pub(super) fn measure(
         Err(e) => print::say(&format!("the first sound is not measured: {e}")),
     }
     drop(bench);
-    rows.extend(idle(engine)?);
+    rows.extend(pace::idle(engine)?);
     Ok(rows)
 }
 
 fn open<'a>(peer: &'a Peer, mmproj: &Path, n_threads: usize) -> Result<Peers<'a>> {
     Ok((peer.media(mmproj, n_threads, N_PICTURE)?, peer.timeline(N_CTX, n_threads)?))
-}
-
-fn session(engine: &Arc<Engine>) -> Result<Session> {
-    let n_ctx = N_CTX.min(engine.decoder().hparams().n_ctx_train);
-    Session::new(engine, &SessionOptions { n_ctx, ..SessionOptions::default() })
 }
 
 fn question() -> Result<Conversation> {
@@ -252,49 +234,4 @@ impl Bench {
         let can_be_said = text.chars().any(|c| c.is_ascii_alphabetic());
         Ok((if can_be_said { text } else { "Yes, of course.".to_owned() }, n_tokens))
     }
-}
-
-/// Listens to a quiet room at the pace of a microphone, as `culet voice` does.
-fn idle(engine: &Arc<Engine>) -> Result<Option<Row>> {
-    let opening = Conversation::from_json(&json!({ "messages": [] }))?;
-    let options = TurnOptions::default();
-    let mut talk = Talk::new(session(engine)?, opening, &options, (false, 16), 0)?;
-    let (microphone, mut writer) = Microphone::null(MICROPHONE_RATE_HZ)?;
-    let is_over = Arc::new(AtomicBool::new(false));
-    let ends = Arc::clone(&is_over);
-    let room = std::thread::spawn(move || {
-        let mut random = Random(1);
-        let n = (MICROPHONE_RATE_HZ / 100) as usize;
-        while !ends.load(Ordering::Relaxed) {
-            writer.write((0..n).map(|_| 2e-3 * (random.unit() - 0.5)));
-            std::thread::sleep(IDLE_TURN);
-        }
-    });
-    let ears = Ears::with(move || Ok(microphone))?;
-    let (before, start) = (machine::cpu_seconds(), Instant::now());
-    let mut result = Ok(());
-    while start.elapsed() < IDLE && result.is_ok() {
-        result = ears.take(2 * IDLE_TURN).into_iter().try_for_each(|heard| match heard {
-            Heard::Sound(pcm) => listen(&mut talk, &pcm),
-            Heard::Lost(n) => Err(Error::internal(format!("{n} samples were lost while idle"))),
-            Heard::Gone(e) => Err(e),
-        });
-    }
-    let (after, seconds) = (machine::cpu_seconds(), start.elapsed().as_secs_f64());
-    is_over.store(true, Ordering::Relaxed);
-    let _ = room.join();
-    result?;
-    if talk.counters().guesses > 0 || talk.counters().turns > 0 {
-        return Err(Error::internal("speech was heard in a quiet room"));
-    }
-    let Some((before, after)) = before.zip(after) else { return Ok(None) };
-    let percent = (after - before) / seconds * 100.0;
-    let row = Row::new(Case::IdleCpuPercent, None, None, &[percent], &[]);
-    Ok(Some(Row { seconds: Some(IDLE.as_secs() as usize), ..row }))
-}
-
-fn listen(talk: &mut Talk, pcm: &Pcm) -> Result<()> {
-    talk.push(pcm)?;
-    while talk.listen(0, &mut |_| Ok(()))? {}
-    Ok(())
 }
