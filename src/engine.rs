@@ -52,6 +52,7 @@ pub struct Engine {
     encoders: Option<Encoders>,
     options: EngineOptions,
     backend: std::sync::Mutex<Backend>,
+    fingerprints: OnceLock<[u64; 2]>,
 }
 
 impl Engine {
@@ -89,7 +90,8 @@ impl Engine {
         advise(&text);
         let options = options.clone();
         let backend = std::sync::Mutex::new(backend);
-        Ok(Arc::new(Self { text, tokenizer, decoder, encoders, options, backend }))
+        let fingerprints = OnceLock::new();
+        Ok(Arc::new(Self { text, tokenizer, decoder, encoders, options, backend, fingerprints }))
     }
 
     /// Returns the text model's file.
@@ -120,6 +122,12 @@ impl Engine {
     /// Returns the model's name among the known ones, such as `E2B`.
     pub fn variant_name(&self) -> &'static str {
         Variant::name_of(self.decoder.hparams())
+    }
+
+    /// Returns numbers that name the text model's file and its mmproj's among others; 0 for none.
+    pub fn fingerprints(&self) -> [u64; 2] {
+        let encoders = || self.encoders.as_ref().map_or(0, |e| e.file.fingerprint());
+        *self.fingerprints.get_or_init(|| [self.text.fingerprint(), encoders()])
     }
 
     /// Tells whether pictures can be read.

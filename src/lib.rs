@@ -20,6 +20,7 @@ pub mod sink;
 pub mod source;
 pub mod text;
 pub mod units;
+pub mod whole;
 
 pub use error::Error;
 pub use error::ErrorKind;

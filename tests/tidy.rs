@@ -10,7 +10,7 @@ use std::path::Path;
 use std::process::Command;
 
 /// Modules that everything may import, and that import only each other.
-const BASE: [&str; 6] = ["error", "kernel", "media", "redact", "ring", "units"];
+const BASE: [&str; 7] = ["error", "kernel", "media", "redact", "ring", "units", "whole"];
 
 /// Each other module and what it may import besides `BASE`.
 #[rustfmt::skip]

@@ -216,16 +216,21 @@ impl KvCache {
         }
     }
 
-    /// Calls `visit` with every used byte range of the cache: state, offset and length.
-    fn used(&self, visit: &mut dyn FnMut(State, usize, usize) -> Result<()>) -> Result<()> {
-        for layer in self.layers.iter().flatten() {
-            let rows = if layer.is_sliding { self.n_written.min(self.ring) } else { self.n_past };
-            for state in [layer.k, layer.v] {
+    /// Returns the used part of each tensor, layer by layer: state and bytes from its start.
+    fn used(&self, n_past: usize, n_written: usize) -> impl Iterator<Item = (State, usize)> {
+        self.layers.iter().flatten().flat_map(move |layer| {
+            let n_rows = if layer.is_sliding { n_written.min(self.ring) } else { n_past };
+            [layer.k, layer.v].map(|state| {
                 let row = self.store.size_bytes(state) / self.store.shape(state).0[1];
-                visit(state, 0, row * rows)?;
-            }
-        }
-        Ok(())
+                (state, row * n_rows)
+            })
+        })
+    }
+
+    /// Returns the bytes that [`save`](Self::save) gives of a cache like this with such counts,
+    /// which are at most its own limits.
+    pub fn saved_bytes(&self, n_past: usize, n_written: usize) -> usize {
+        self.used(n_past, n_written).map(|(_, len)| len).sum()
     }
 
     /// Copies what the cache holds out, layer by layer.
@@ -234,14 +239,16 @@ impl KvCache {
     /// Whatever `sink` returns.
     pub fn save(&self, sink: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> {
         let mut buffer = Vec::new();
-        self.used(&mut |state, offset, len| {
+        for (state, len) in self.used(self.n_past, self.n_written) {
             buffer.resize(len, 0);
-            self.store.read(state, offset, &mut buffer)?;
-            sink(&buffer)
-        })
+            self.store.read(state, 0, &mut buffer)?;
+            sink(&buffer)?;
+        }
+        Ok(())
     }
 
-    /// Fills an empty cache of the same options with what [`save`](Self::save) gave.
+    /// Fills a cache of the same options with what [`save`](Self::save) gave, in place of what it
+    /// holds; after an error it is empty.
     ///
     /// # Errors
     /// `Input` if the counts do not fit this cache; whatever `source` returns.
@@ -253,25 +260,25 @@ impl KvCache {
     ) -> Result<()> {
         if n_past > n_written || n_written > self.options.n_ctx {
             return Err(Error::input(format!(
-                "snapshot of {n_past} tokens does not fit a context of {}",
+                "{n_past} of {n_written} saved tokens do not fit a context of {}",
                 self.options.n_ctx
             )));
         }
-        (self.n_past, self.n_written) = (n_past, n_written);
-        let mut ranges = Vec::new();
-        self.used(&mut |state, offset, len| {
-            ranges.push((state, offset, len));
-            Ok(())
-        })?;
         (self.n_past, self.n_written) = (0, 0);
+        let ranges: Vec<_> = self.used(n_past, n_written).collect();
         let mut buffer = Vec::new();
-        for (state, offset, len) in ranges {
+        for (state, len) in ranges {
             buffer.resize(len, 0);
             source(&mut buffer)?;
-            self.store.write(state, offset, &buffer)?;
+            self.store.write(state, 0, &buffer)?;
         }
         (self.n_past, self.n_written) = (n_past, n_written);
         Ok(())
+    }
+
+    /// Returns the positions of a sliding layer's ring.
+    pub fn n_ring(&self) -> usize {
+        self.ring
     }
 
     /// Returns the highest count of positions whose traces the rings may hold.

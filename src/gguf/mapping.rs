@@ -23,6 +23,7 @@ use memmap2::MmapOptions;
 
 use crate::error::Error;
 use crate::error::Result;
+use crate::whole::short_name;
 
 /// What the kernels expect of the address of every tensor, in bytes.
 pub const POINTER_ALIGN_BYTES: u64 = 32;
@@ -235,11 +236,6 @@ mod resident {
         }
         Some(total)
     }
-}
-
-/// Returns the last part of `path` for messages.
-pub(super) fn short_name(path: &Path) -> String {
-    path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
 }
 
 fn open_error(name: &str, e: std::io::Error) -> Error {

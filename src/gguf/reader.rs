@@ -17,6 +17,7 @@ use crate::gguf::tensor_type::TensorType;
 use crate::gguf::value::Array;
 use crate::gguf::value::Value;
 use crate::gguf::value::ValueType;
+use crate::whole::Checksum;
 
 /// Metadata keys in a file.
 pub const N_KEYS_MAX: u64 = 65_536;
@@ -36,6 +37,9 @@ pub const N_DIMS_MAX: u32 = 4;
 pub const ARRAY_DEPTH_MAX: u32 = 4;
 /// Bytes that tensor data may be aligned to.
 pub const ALIGNMENT_BYTES_MAX: u32 = 1 << 16;
+
+/// Bytes of each tensor that a file's fingerprint reads.
+const FINGERPRINT_BYTES: usize = 4096;
 
 pub(super) const MAGIC: [u8; 4] = *b"GGUF";
 pub(super) const ALIGNMENT_KEY: &str = "general.alignment";
@@ -174,6 +178,18 @@ impl Gguf {
     /// Returns the tensor called `name`.
     pub fn tensor(&self, name: &str) -> Option<&TensorInfo> {
         self.names.get(name).map(|i| &self.tensors[*i])
+    }
+
+    /// Returns a number that names this file among others: it reads everything before the
+    /// tensors' data, and the first bytes of each tensor.
+    pub fn fingerprint(&self) -> u64 {
+        let mut sum = Checksum::new();
+        sum.push(&self.map.bytes()[..self.data_offset]);
+        for info in &self.tensors {
+            let bytes = self.tensor_bytes(info);
+            sum.push(&bytes[..bytes.len().min(FINGERPRINT_BYTES)]);
+        }
+        sum.value()
     }
 
     /// Returns the data of a tensor of this file.

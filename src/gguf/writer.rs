@@ -7,18 +7,10 @@
 //! Invariant: a writer that is dropped or fails leaves no file behind.
 
 use std::collections::HashSet;
-use std::fs::File;
-use std::io::BufWriter;
-use std::io::ErrorKind as IoKind;
-use std::io::Write;
 use std::path::Path;
-use std::path::PathBuf;
-use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering;
 
 use crate::error::Error;
 use crate::error::Result;
-use crate::gguf::mapping::short_name;
 use crate::gguf::reader::ALIGNMENT_BYTES;
 use crate::gguf::reader::ALIGNMENT_BYTES_MAX;
 use crate::gguf::reader::ALIGNMENT_KEY;
@@ -28,8 +20,7 @@ use crate::gguf::reader::NAME_BYTES_MAX;
 use crate::gguf::tensor_type::TensorType;
 use crate::gguf::value::Value;
 use crate::gguf::value::ValueType;
-
-const BUFFER_BYTES: usize = 1 << 20;
+use crate::whole::WholeFile;
 
 /// Elements of an array to be written.
 #[expect(missing_docs, reason = "the variants are the format's own type names")]
@@ -256,18 +247,14 @@ impl Writer {
         }
         head.resize(head.len().next_multiple_of(self.alignment as usize), 0);
         let mut out = TensorWriter::create(path, align, self.tensors)?;
-        out.put(&head)?;
+        out.file.put(&head)?;
         Ok(out)
     }
 }
 
 /// Takes the tensors' data and finishes the file.
 pub struct TensorWriter {
-    /// `None` once finished.
-    file: Option<BufWriter<File>>,
-    name: String,
-    path: PathBuf,
-    temp: PathBuf,
+    file: WholeFile,
     align: u64,
     tensors: Vec<Declared>,
     /// The tensor being written and how many of its bytes are.
@@ -276,37 +263,8 @@ pub struct TensorWriter {
 
 impl TensorWriter {
     fn create(path: &Path, align: u64, tensors: Vec<Declared>) -> Result<Self> {
-        static COUNTER: AtomicU64 = AtomicU64::new(0);
-        let name = short_name(path);
-        let n = COUNTER.fetch_add(1, Ordering::Relaxed);
-        let temp = path.with_file_name(format!(".{name}.{}-{n}.part", std::process::id()));
-        let file = File::create_new(&temp).map_err(|e| {
-            Error::io(format!("{name}: cannot be made; check the folder and its permissions"))
-                .with_source(e)
-        })?;
-        let file = Some(BufWriter::with_capacity(BUFFER_BYTES, file));
-        Ok(Self { file, name, path: path.to_owned(), temp, align, tensors, at: (0, 0) })
-    }
-
-    fn put(&mut self, bytes: &[u8]) -> Result<()> {
-        let result = match &mut self.file {
-            Some(file) => file.write_all(bytes),
-            None => Ok(()),
-        };
-        result.map_err(|e| self.write_error(e))
-    }
-
-    fn write_error(&self, e: std::io::Error) -> Error {
-        let name = &self.name;
-        let text = match e.kind() {
-            IoKind::StorageFull | IoKind::QuotaExceeded => {
-                let total: u64 = self.tensors.iter().map(|t| t.size_bytes).sum();
-                let mib = total.div_ceil(1 << 20);
-                format!("{name}: the disk is full; free {mib} MiB or choose another folder")
-            }
-            _ => format!("{name}: cannot be written"),
-        };
-        Error::io(text).with_source(e)
+        let file = WholeFile::create(path, tensors.iter().map(|t| t.size_bytes).sum())?;
+        Ok(Self { file, align, tensors, at: (0, 0) })
     }
 
     /// Returns name, type, shape and size of the tensor whose data comes next.
@@ -325,20 +283,24 @@ impl TensorWriter {
         }
         let (index, done) = self.at;
         let Some(t) = self.tensors.get(index) else {
-            return Err(Error::input(format!("{}: all declared tensors are written", self.name)));
+            return Err(Error::input(format!(
+                "{}: all declared tensors are written",
+                self.file.name()
+            )));
         };
         let (size, end) = (t.size_bytes, done + bytes.len() as u64);
         if end > size {
             return Err(Error::input(format!(
                 "{}: tensor {} gets {end} bytes, expected {size}",
-                self.name, t.name
+                self.file.name(),
+                t.name
             )));
         }
-        self.put(bytes)?;
+        self.file.put(bytes)?;
         self.at.1 = end;
         if end == size {
             let padding = (size.next_multiple_of(self.align) - size) as usize;
-            self.put(&vec![0; padding])?;
+            self.file.put(&vec![0; padding])?;
             self.at = (index + 1, 0);
         }
         Ok(())
@@ -348,37 +310,13 @@ impl TensorWriter {
     ///
     /// # Errors
     /// `Input` if data is missing; `Io` if it cannot be written. The temporary file is removed.
-    pub fn finish(mut self) -> Result<()> {
+    pub fn finish(self) -> Result<()> {
         if let Some((name, _, _, size)) = self.current() {
             let done = self.at.1;
-            let text = format!("{}: tensor {name} got {done} of {size} bytes", self.name);
+            let text = format!("{}: tensor {name} got {done} of {size} bytes", self.file.name());
             return Err(Error::input(text));
         }
-        let Some(file) = self.file.take() else { return Ok(()) };
-        let synced = file.into_inner().map_err(|e| e.into_error()).and_then(|f| f.sync_all());
-        let renamed = synced.and_then(|()| std::fs::rename(&self.temp, &self.path));
-        renamed.map_err(|e| {
-            self.discard();
-            self.write_error(e)
-        })
-    }
-
-    /// Removes the temporary file; one that is gone already is no loss.
-    fn discard(&self) {
-        if let Err(e) = std::fs::remove_file(&self.temp) {
-            log::debug!("{}: the temporary file could not be removed: {e}", self.name);
-        }
-    }
-}
-
-impl Drop for TensorWriter {
-    fn drop(&mut self) {
-        if let Some(file) = self.file.take() {
-            // Closed first, because some systems do not remove open files; unwritten bytes are
-            // not wanted any more.
-            drop(file.into_parts());
-            self.discard();
-        }
+        self.file.finish()
     }
 }
 
@@ -397,6 +335,8 @@ fn put_bytes(to: &mut Vec<u8>, bytes: &[u8]) {
 
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
+
     use super::*;
     use crate::gguf::mapping::Mapping;
     use crate::gguf::reader::Gguf;

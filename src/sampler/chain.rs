@@ -132,6 +132,26 @@ impl Sampler {
         self.forbidden.dedup();
     }
 
+    /// Returns where the random numbers are.
+    pub fn state(&self) -> [u64; 4] {
+        self.rng.state()
+    }
+
+    /// Goes on where another sampler was: its random numbers, and the tokens that its penalties
+    /// had seen, oldest first.
+    ///
+    /// # Errors
+    /// `Input` if no random numbers can be there.
+    pub fn resume(&mut self, state: [u64; 4], seen: &[TokenId]) -> Result<()> {
+        if state == [0; 4] {
+            return Err(Error::input("random numbers cannot go on from nothing but zeros"));
+        }
+        self.rng = Rng::at(state);
+        self.penalty.clear();
+        seen.iter().for_each(|token| self.penalty.push(*token));
+        Ok(())
+    }
+
     /// Shows the penalties a token that was not chosen here, such as one of the prompt.
     pub fn observe(&mut self, token: TokenId) {
         self.penalty.push(token);

@@ -17,6 +17,16 @@ impl Rng {
         Self { state: std::array::from_fn(|_| split_mix(&mut mixer)) }
     }
 
+    /// Returns where the row is; [`at`](Self::at) goes on there.
+    pub(super) fn state(&self) -> [u64; 4] {
+        self.state
+    }
+
+    /// Creates a row that goes on where another one was.
+    pub(super) fn at(state: [u64; 4]) -> Self {
+        Self { state }
+    }
+
     /// Returns the next number in [0, 1), a multiple of 2^-53.
     pub(super) fn unit(&mut self) -> f64 {
         (self.next() >> 11) as f64 * (1.0 / (1_u64 << 53) as f64)

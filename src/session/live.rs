@@ -10,6 +10,7 @@ use crate::encoder::SoftTokens;
 use crate::error::Error;
 use crate::error::Result;
 use crate::media::Pcm;
+use crate::session::feed::Held;
 use crate::session::feed::Step;
 use crate::session::hearing::Heard;
 use crate::session::hearing::Hearing;
@@ -23,9 +24,12 @@ use crate::text::Marker;
 use crate::text::MediaKind;
 use crate::text::Prompt;
 
+/// Names the sound that is being heard, whose content is not known yet. What the cache holds of it
+/// is at its end, and the next prompt takes it away or a content's key takes this one's place.
+const HEARD_KEY: u64 = u64::MAX;
+
 /// A sound that is being heard at the end of the prompt.
 pub(super) struct Live {
-    key: u64,
     segments: Vec<SoftTokens>,
     /// What follows the sound.
     after: Vec<Step>,
@@ -56,13 +60,12 @@ impl Session {
         media: &[Arc<Encoded>],
     ) -> Result<Stats> {
         let hearing = self.take_hearing()?;
-        self.n_live += 1;
-        let key = key_of(MediaKind::Audio, &[self.n_live, u64::MAX], &[]);
         let (kind, segments) = (MediaKind::Audio, vec![self.no_soft()]);
-        let mark = Arc::new(Encoded { kind, key, segments, times_s: Vec::new() });
+        let times_s = Vec::new();
+        let mark = Arc::new(Encoded { kind, key: HEARD_KEY, segments, times_s });
         let all: Vec<_> = media.iter().cloned().chain([mark]).collect();
         let steps = self.steps(&Prompt::render(conversation)?, &all)?;
-        let place = steps.iter().position(|s| matches!(s, Step::Soft(e, _) if e.key == key));
+        let place = steps.iter().position(|s| matches!(s, Step::Soft(e, _) if e.key == HEARD_KEY));
         let place =
             place.ok_or_else(|| Error::input("no place for a sound in the conversation"))?;
         (self.live, self.answer) = (None, None);
@@ -70,7 +73,7 @@ impl Session {
         self.feed(&steps[n_steps..place], false)?;
         let after = steps[place + 1..].to_vec();
         let segments = vec![self.no_soft()];
-        self.live = Some(Live { key, segments, after, guess: None });
+        self.live = Some(Live { segments, after, guess: None });
         self.hearing = Some(hearing);
         Ok(stats)
     }
@@ -111,7 +114,7 @@ impl Session {
             Heard::Soft(soft) => {
                 let first = live.segments[segment].n();
                 live.segments[segment].append(&soft);
-                self.feed_soft(&soft, live.key, segment, first, false)
+                self.feed_soft(&soft, HEARD_KEY, segment, first, false)
             }
             Heard::NextSegment => {
                 let tokenizer = self.engine.tokenizer();
@@ -148,7 +151,19 @@ impl Session {
     fn keep_sound(&mut self, mut live: Live) -> Result<Arc<Encoded>> {
         let n_samples = self.hearing.as_ref().map_or(0, Hearing::n_samples);
         drop_empty(&mut live.segments, n_samples)?;
-        let (kind, key, segments) = (MediaKind::Audio, live.key, live.segments);
+        let (kind, segments) = (MediaKind::Audio, live.segments);
+        let rows = segments.iter().flat_map(|s| &s.data);
+        let bytes: Vec<u8> = rows.flat_map(|x| x.to_le_bytes()).collect();
+        let numbers: Vec<u64> = segments.iter().map(|s| s.n() as u64).collect();
+        let own = key_of(kind, &numbers, &bytes);
+        for held in &mut self.held {
+            if let Held::Soft { key, .. } = held
+                && *key == HEARD_KEY
+            {
+                *key = own;
+            }
+        }
+        let key = own;
         Ok(self.kept.keep(Encoded { kind, key, segments, times_s: Vec::new() }))
     }
 
@@ -177,7 +192,7 @@ impl Session {
         live.guess = Some(Guess { n_held: self.held.len(), tail: tail.clone() });
         let segment = live.segments.len() - 1;
         let first = live.segments[segment].n();
-        self.feed_soft(&tail, live.key, segment, first, false)?;
+        self.feed_soft(&tail, HEARD_KEY, segment, first, false)?;
         self.feed(&live.after, true)?;
         self.begin_answer(false);
         Ok(())

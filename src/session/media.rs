@@ -8,6 +8,10 @@ use std::hash::Hasher;
 use std::sync::Arc;
 
 use crate::encoder::SoftTokens;
+use crate::error::Result;
+use crate::session::bytes::Input;
+use crate::session::bytes::Output;
+use crate::session::bytes::malformed;
 use crate::text::MediaKind;
 
 /// Most bytes of soft tokens that a session keeps for questions to come.
@@ -42,8 +46,49 @@ impl Encoded {
         &self.segments
     }
 
-    fn size_bytes(&self) -> usize {
+    /// Returns the bytes of the soft tokens.
+    pub(super) fn size_bytes(&self) -> usize {
         self.segments.iter().map(|s| size_of_val(&s.data[..])).sum()
+    }
+
+    /// Writes it for a snapshot.
+    pub(super) fn write(&self, out: &mut Output<'_>) -> Result<()> {
+        out.put(&[self.kind as u8])?;
+        out.u64(self.key)?;
+        out.u64(self.segments.len() as u64)?;
+        self.segments.iter().try_for_each(|soft| out.f32s(&soft.data))?;
+        out.u64(self.times_s.len() as u64)?;
+        self.times_s.iter().try_for_each(|t| out.u64(t.to_bits()))
+    }
+
+    /// Reads what [`write`](Self::write) wrote for a model of this width.
+    pub(super) fn read(input: &mut Input<'_>, n_embd: usize) -> Result<Self> {
+        let kinds = [MediaKind::Image, MediaKind::Audio, MediaKind::Video];
+        let [number] = input.array()?;
+        let kind = kinds.into_iter().find(|kind| *kind as u8 == number);
+        let kind = kind.ok_or_else(|| malformed("its media are of no known kind"))?;
+        let key = input.u64()?;
+        let n_segments = input.count(8)?;
+        let mut segments = Vec::new();
+        for _ in 0..n_segments {
+            let data = input.f32s()?;
+            if data.is_empty() || !data.len().is_multiple_of(n_embd) {
+                return Err(malformed("its media are no soft tokens of this model"));
+            }
+            segments.push(SoftTokens { data, n_embd });
+        }
+        let n_times = input.count(8)?;
+        let times_s = (0..n_times).map(|_| Ok(f64::from_bits(input.u64()?)));
+        let times_s: Vec<f64> = times_s.collect::<Result<_>>()?;
+        let fits = match kind {
+            MediaKind::Image => n_segments == 1 && n_times == 0,
+            MediaKind::Audio => n_segments > 0 && n_times == 0,
+            MediaKind::Video => n_segments > 0 && n_times == n_segments,
+        };
+        match fits {
+            true => Ok(Self { kind, key, segments, times_s }),
+            false => Err(malformed("its media have parts missing")),
+        }
     }
 }
 
@@ -74,8 +119,8 @@ impl Kept {
         Some(found)
     }
 
-    pub(super) fn keep(&mut self, encoded: Encoded) -> Arc<Encoded> {
-        let encoded = Arc::new(encoded);
+    pub(super) fn keep(&mut self, encoded: impl Into<Arc<Encoded>>) -> Arc<Encoded> {
+        let encoded = encoded.into();
         self.0.push_back(Arc::clone(&encoded));
         let mut total: usize = self.0.iter().map(|e| e.size_bytes()).sum();
         while total > KEPT_BYTES_MAX && self.0.len() > 1 {

@@ -37,6 +37,7 @@ use crate::text::MediaKind;
 use crate::text::Parser;
 use crate::text::Prompt;
 use crate::text::Stop;
+use crate::text::Tokenizer;
 use crate::units::TokenId;
 
 /// How a session is made.
@@ -69,10 +70,32 @@ pub struct Stats {
 
 /// The answer in progress.
 pub(super) struct Answer {
+    pub(super) opens_thought: bool,
+    /// Chosen so far.
+    pub(super) ids: Vec<TokenId>,
+    /// Whether the last one is not in the cache yet.
+    pub(super) is_pending: bool,
     parser: Parser,
-    /// Chosen but not yet in the cache.
-    pending: Option<TokenId>,
-    n_tokens: usize,
+}
+
+impl Answer {
+    /// Starts an answer behind a prompt that ended inside a thought, or not.
+    pub(super) fn new(opens_thought: bool) -> Self {
+        let parser = Parser::new(opens_thought);
+        Self { opens_thought, ids: Vec::new(), is_pending: false, parser }
+    }
+
+    /// Adds the next token and calls `events` for what it completes; whether the answer goes on.
+    pub(super) fn push(
+        &mut self,
+        tokenizer: &Tokenizer,
+        id: TokenId,
+        events: &mut dyn FnMut(Event<'_>),
+    ) -> bool {
+        self.ids.push(id);
+        self.parser.push(tokenizer, id, events);
+        !self.parser.has_ended()
+    }
 }
 
 /// One timeline.
@@ -81,12 +104,11 @@ pub struct Session {
     pub(super) executor: Executor,
     pub(super) held: Vec<Held>,
     pub(super) logits: Vec<f32>,
-    sampler: Sampler,
+    pub(super) sampler: Sampler,
     pub(super) answer: Option<Answer>,
     pub(super) kept: Kept,
     pub(super) hearing: Option<Hearing>,
     pub(super) live: Option<Live>,
-    pub(super) n_live: u64,
 }
 
 impl Session {
@@ -114,7 +136,6 @@ impl Session {
             kept: Kept::default(),
             hearing: None,
             live: None,
-            n_live: 0,
         };
         session.forbid_placeholders();
         Ok(session)
@@ -377,8 +398,7 @@ impl Session {
 
     pub(super) fn begin_answer(&mut self, opens_thought: bool) {
         self.sampler.forget();
-        let parser = Parser::new(opens_thought);
-        self.answer = Some(Answer { parser, pending: None, n_tokens: 0 });
+        self.answer = Some(Answer::new(opens_thought));
     }
 
     /// Chooses the next token and calls `events` for what it completes.
@@ -399,26 +419,20 @@ impl Session {
     }
 
     fn step(&mut self, answer: &mut Answer, events: &mut dyn FnMut(Event<'_>)) -> Result<()> {
-        if let Some(id) = answer.pending {
+        if let Some(id) = answer.ids.last().copied().filter(|_| answer.is_pending) {
             if self.held.len() == self.n_ctx() {
                 log::warn!("the context of {} tokens is full; the answer is cut", self.n_ctx());
                 answer.parser.finish(events);
                 return Ok(());
             }
             self.feed_tokens(&[id], true)?;
-            answer.pending = None;
+            answer.is_pending = false;
         }
         if self.logits.is_empty() {
             return Err(Error::input("there is no prompt to answer"));
         }
         let id = self.sampler.sample(&mut self.logits)?;
-        self.sampler.observe(id);
-        answer.n_tokens += 1;
-        let engine = Arc::clone(&self.engine);
-        answer.parser.push(engine.tokenizer(), id, events);
-        if !answer.parser.has_ended() {
-            answer.pending = Some(id);
-        }
+        answer.is_pending = answer.push(self.engine.tokenizer(), id, events);
         Ok(())
     }
 

@@ -8,6 +8,7 @@ use std::fmt;
 
 use serde_json::Map;
 use serde_json::Value;
+use serde_json::json;
 
 use crate::error::Error;
 use crate::error::Result;
@@ -30,6 +31,18 @@ pub enum Role {
     Assistant,
     /// The result of a tool.
     Tool,
+}
+
+impl Role {
+    fn name(self) -> &'static str {
+        match self {
+            Self::System => "system",
+            Self::Developer => "developer",
+            Self::User => "user",
+            Self::Assistant => "assistant",
+            Self::Tool => "tool",
+        }
+    }
 }
 
 /// A piece of a message's content.
@@ -182,6 +195,63 @@ impl Message {
     }
 }
 
+impl Message {
+    /// Returns the message as JSON, without what is not there.
+    fn to_json(&self) -> Value {
+        let mut fields = Map::new();
+        fields.insert("role".to_owned(), json!(self.role.name()));
+        fields.insert("content".to_owned(), self.content.to_json());
+        let texts = [
+            ("reasoning", &self.reasoning),
+            ("tool_call_id", &self.tool_call_id),
+            ("name", &self.name),
+        ];
+        for (key, text) in texts {
+            fields.extend(text.iter().map(|text| (key.to_owned(), json!(text))));
+        }
+        let calls: Vec<_> = self.tool_calls.iter().map(ToolCall::to_json).collect();
+        let response = |r: &ToolResponse| json!({ "name": r.name, "response": r.response });
+        let responses: Vec<_> = self.tool_responses.iter().map(response).collect();
+        for (key, list) in [("tool_calls", calls), ("tool_responses", responses)] {
+            if !list.is_empty() {
+                fields.insert(key.to_owned(), Value::Array(list));
+            }
+        }
+        Value::Object(fields)
+    }
+}
+
+impl Content {
+    fn to_json(&self) -> Value {
+        match self {
+            Self::Nothing => Value::Null,
+            Self::Text(text) => json!(text),
+            Self::Parts(parts) => parts.iter().map(Part::to_json).collect(),
+            Self::Value(value) => value.clone(),
+        }
+    }
+}
+
+impl Part {
+    /// Returns the part as JSON.
+    pub fn to_json(&self) -> Value {
+        match self {
+            Self::Text(text) => json!({ "type": "text", "text": text }),
+            Self::Media(kind, source) => {
+                let name = match kind {
+                    MediaKind::Image => "image",
+                    MediaKind::Audio => "audio",
+                    MediaKind::Video => "video",
+                };
+                let mut fields = Map::new();
+                fields.insert("type".to_owned(), json!(name));
+                fields.extend(source.iter().map(|s| (name.to_owned(), json!(s))));
+                Value::Object(fields)
+            }
+        }
+    }
+}
+
 impl ToolCall {
     fn from_json(value: &Value) -> Result<Self> {
         let fields = object(value, "a tool call")?;
@@ -204,9 +274,10 @@ impl ToolCall {
         Ok(Self { id: text_of(fields, "id")?.map(str::to_owned), name: name.to_owned(), arguments })
     }
 
-    /// Returns the call as a JSON object of `name` and `arguments`.
+    /// Returns the call as a JSON object of `name` and `arguments`, and `id` if it has one.
     pub fn to_json(&self) -> Value {
         let mut fields = Map::new();
+        fields.extend(self.id.iter().map(|id| ("id".to_owned(), json!(id))));
         fields.insert("name".to_owned(), Value::String(self.name.clone()));
         fields.insert("arguments".to_owned(), Value::Object(self.arguments.clone()));
         Value::Object(fields)
@@ -298,6 +369,18 @@ impl Conversation {
             thinking: flag("thinking")?.or(flag("enable_thinking")?).unwrap_or(false),
             preserve_thinking: flag("preserve_thinking")?.unwrap_or(false),
             generation_prompt: flag("add_generation_prompt")?.unwrap_or(true),
+        })
+    }
+
+    /// Returns what [`from_json`](Self::from_json) reads; a tool's result that is a list comes
+    /// back as parts.
+    pub fn to_json(&self) -> Value {
+        json!({
+            "messages": self.messages.iter().map(Message::to_json).collect::<Vec<_>>(),
+            "tools": self.tools.iter().map(|t| json!({ "function": t.function })).collect::<Vec<_>>(),
+            "thinking": self.thinking,
+            "preserve_thinking": self.preserve_thinking,
+            "add_generation_prompt": self.generation_prompt,
         })
     }
 
@@ -421,5 +504,42 @@ impl fmt::Debug for Conversation {
             .field("n_tools", &self.tools.len())
             .field("thinking", &self.thinking)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_as_json_is_read_again() {
+        let whole = json!({
+            "messages": [
+                { "role": "system", "content": "be brief" },
+                { "role": "user", "content": [
+                    { "type": "image", "image": "a.png" },
+                    { "type": "audio" },
+                    { "type": "text", "text": "what is it?" },
+                ] },
+                { "role": "assistant", "content": null, "reasoning": "hm", "tool_calls": [
+                    { "id": "7", "name": "look", "arguments": { "z": 1, "a": [0.1, null] } },
+                    { "name": "wait", "arguments": {} },
+                ] },
+                { "role": "tool", "content": { "far": true }, "tool_call_id": "7", "name": "look" },
+                { "role": "assistant", "content": "", "tool_responses": [
+                    { "name": "wait", "response": [1, 2] },
+                    { "name": null, "response": "done" },
+                ] },
+            ],
+            "tools": [{ "function": { "name": "look", "parameters": { "type": "object" } } }],
+            "thinking": true,
+            "preserve_thinking": true,
+            "add_generation_prompt": false,
+        });
+        let conversation = Conversation::from_json(&whole).unwrap();
+        assert!(conversation.to_json() == whole);
+        assert!(Conversation::from_json(&conversation.to_json()).unwrap() == conversation);
+        let empty = Conversation::new(Vec::new());
+        assert!(Conversation::from_json(&empty.to_json()).unwrap() == empty);
     }
 }

@@ -28,6 +28,7 @@ mod score;
 #[cfg(feature = "cli")]
 mod see;
 mod session;
+mod snapshot;
 mod tiny;
 mod tokens;
 #[cfg(feature = "cli")]
