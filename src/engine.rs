@@ -146,14 +146,11 @@ impl Engine {
     /// `Input` if there is no mmproj; `Unsupported` if it has no picture encoder.
     pub fn vision(&self) -> Result<&Arc<VisionEncoder>> {
         let e = self.encoders_for("a picture")?;
-        if let Some(vision) = e.vision.get() {
-            return Ok(vision);
-        }
-        let owner = Arc::clone(e.file.mapping());
-        let backend = self.backend.lock().map_err(|_| Error::internal("a loader panicked"))?;
-        let weights = VisionWeights::bind(&e.file, owner, &e.hparams, &backend)?;
-        let vision = VisionEncoder::new(weights);
-        Ok(e.vision.get_or_init(|| vision))
+        self.bound(&e.vision, |backend| {
+            let owner = Arc::clone(e.file.mapping());
+            let weights = VisionWeights::bind(&e.file, owner, &e.hparams, backend)?;
+            Ok(VisionEncoder::new(weights))
+        })
     }
 
     /// Returns the sound encoder, binding it when first asked for.
@@ -162,14 +159,29 @@ impl Engine {
     /// `Input` if there is no mmproj; `Unsupported` if it has no sound encoder.
     pub fn audio(&self) -> Result<&Arc<AudioEncoder>> {
         let e = self.encoders_for("a sound")?;
-        if let Some(audio) = e.audio.get() {
-            return Ok(audio);
+        self.bound(&e.audio, |backend| {
+            let owner = Arc::clone(e.file.mapping());
+            let weights = AudioWeights::bind(&e.file, owner, &e.hparams, backend)?;
+            AudioEncoder::new(weights)
+        })
+    }
+
+    /// Returns what is in a place, binding it first if nothing is: once, whoever asks meanwhile.
+    fn bound<'a, E>(
+        &self,
+        place: &'a OnceLock<Arc<E>>,
+        bind: impl FnOnce(&mut Backend) -> Result<Arc<E>>,
+    ) -> Result<&'a Arc<E>> {
+        if let Some(encoder) = place.get() {
+            return Ok(encoder);
         }
-        let owner = Arc::clone(e.file.mapping());
-        let backend = self.backend.lock().map_err(|_| Error::internal("a loader panicked"))?;
-        let weights = AudioWeights::bind(&e.file, owner, &e.hparams, &backend)?;
-        let audio = AudioEncoder::new(weights)?;
-        Ok(e.audio.get_or_init(|| audio))
+        let mut backend = self.backend.lock().map_err(|_| Error::internal("a loader panicked"))?;
+        // Another thread may have bound it while this one waited.
+        if let Some(encoder) = place.get() {
+            return Ok(encoder);
+        }
+        let encoder = bind(&mut backend)?;
+        Ok(place.get_or_init(|| encoder))
     }
 
     fn encoders_for(&self, what: &str) -> Result<&Encoders> {
