@@ -1,7 +1,8 @@
 /*
- * A voice loop: sound in, words out. Standard input stands in for the microphone: 32-bit floats,
- * one channel, 16 kHz. A pause of 0.6 s ends what the speaker says; the answer is guessed after
- * 0.3 s, so that it is ready by then. A third argument sets the number of threads.
+ * A voice assistant: sound in, words out. Standard input stands in for the microphone: 32-bit
+ * floats, one channel, 16 kHz; the clock is the sound itself. The library finds out when somebody
+ * speaks and when it is the assistant's turn. A third argument sets the number of threads, a
+ * fourth is what was said before, as JSON: instructions, for example, or tools.
  *
  *   arecord -f FLOAT_LE -r 16000 | ./voice_loop model.gguf mmproj.gguf
  */
@@ -10,7 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { RATE_HZ = 16000, PACKET = 320, GUESS = 15, END = 30, ANSWER_MAX = 256 };
+enum { RATE_HZ = 16000, PACKET = 320, ANSWER_MAX = 256, PICTURE_MAX = 70 };
 
 static culet_error err;
 
@@ -21,76 +22,71 @@ static void check(culet_status status) {
     }
 }
 
-/* A stand-in for a voice detector. */
-static int is_speech(const float *pcm, size_t n) {
-    double energy = 0;
-    size_t i;
-    for (i = 0; i < n; i++) {
-        energy += (double)pcm[i] * pcm[i];
-    }
-    return energy > 1e-4 * (double)n;
-}
-
-/* A voice would speak the words here. */
-static void answer(culet_session *session) {
-    culet_event event = {0};
-    int n = 0;
-    while (event.kind != CULET_EVENT_END) {
-        if (n++ == ANSWER_MAX) {
-            check(culet_session_cut(session, &err));
-        }
-        check(culet_session_next(session, &event, &err));
-        if (event.kind == CULET_EVENT_ANSWER || event.kind == CULET_EVENT_TOOL_CALL) {
-            fwrite(event.data, 1, event.len, stdout);
-            fflush(stdout);
-        }
-    }
-    printf("\n");
-}
-
-static culet_session *open_session(char **argv, size_t n_threads) {
-    culet_engine_options *options;
+static culet_assistant *open_assistant(int argc, char **argv) {
+    culet_engine_options *engine_options;
+    culet_assistant_options *options;
     culet_engine *engine;
-    culet_session *session;
-    check(culet_engine_options_new(CULET_ABI_VERSION, &options, &err));
-    check(culet_engine_options_set_threads(options, n_threads, &err));
-    check(culet_engine_open(options, argv[1], argv[2], &engine, &err));
-    check(culet_session_new(engine, NULL, &session, &err));
-    culet_engine_options_free(options);
+    culet_assistant *assistant;
+    size_t n_threads = argc > 3 ? strtoul(argv[3], NULL, 10) : 0;
+    const char *messages = argc > 4 ? argv[4] : NULL;
+    check(culet_engine_options_new(CULET_ABI_VERSION, &engine_options, &err));
+    check(culet_engine_options_set_threads(engine_options, n_threads, &err));
+    check(culet_engine_open(engine_options, argv[1], argv[2], &engine, &err));
+    check(culet_assistant_options_new(&options, &err));
+    check(culet_assistant_options_set_tokens_max(options, ANSWER_MAX, PICTURE_MAX, &err));
+    check(culet_assistant_new(engine, NULL, options, messages, 0, &assistant, &err));
+    culet_assistant_options_free(options);
+    culet_engine_options_free(engine_options);
     culet_engine_free(engine);
-    return session;
+    return assistant;
+}
+
+/* Does all there is to do. A voice would speak the words here, and tell how far it is by
+ * culet_assistant_played(), after culet_assistant_options_set_aloud(). */
+static void work(culet_assistant *assistant, uint64_t now_ns) {
+    culet_assistant_event event = {0};
+    while (event.kind != CULET_SPOKEN_IDLE) {
+        check(culet_assistant_poll(assistant, now_ns, &event, &err));
+        switch (event.kind) {
+        case CULET_SPOKEN_TURN:
+            fprintf(stderr, "heard %.1f s\n", event.to_s - event.from_s);
+            break;
+        case CULET_SPOKEN_SAY:
+            fwrite(event.data, 1, event.len, stdout);
+            break;
+        case CULET_SPOKEN_CALLS:
+            /* Tools would run here, and culet_assistant_results() tell what came of it. */
+            fwrite(event.data, 1, event.len, stdout);
+            check(culet_assistant_leave_calls(assistant, now_ns, &err));
+            break;
+        case CULET_SPOKEN_END:
+            printf("\n");
+            break;
+        default:
+            break;
+        }
+        fflush(stdout);
+    }
 }
 
 int main(int argc, char **argv) {
     float pcm[PACKET];
-    int is_hearing = 0, n_silent = 0;
+    uint64_t n_heard = 0, now_ns = 0;
     size_t n;
-    culet_session *session;
-    if (argc < 3 || argc > 4) {
-        fprintf(stderr, "usage: voice_loop MODEL MMPROJ [THREADS] < SOUND\n");
+    culet_assistant *assistant;
+    if (argc < 3 || argc > 5) {
+        fprintf(stderr, "usage: voice_loop MODEL MMPROJ [THREADS [MESSAGES]] < SOUND\n");
         return 2;
     }
-    session = open_session(argv, argc > 3 ? strtoul(argv[3], NULL, 10) : 0);
+    assistant = open_assistant(argc, argv);
     while ((n = fread(pcm, sizeof *pcm, PACKET, stdin)) > 0) {
-        n_silent = is_speech(pcm, n) ? 0 : n_silent + 1;
-        if (!is_hearing && n_silent == 0) {
-            check(culet_session_begin_sound(session, NULL, &err));
-            is_hearing = 1;
-        }
-        if (is_hearing && n_silent < GUESS) {
-            check(culet_session_hear(session, pcm, n, RATE_HZ, &err));
-        } else if (is_hearing && n_silent == GUESS) {
-            check(culet_session_guess_end(session, &err));
-        } else if (is_hearing && n_silent == END) {
-            check(culet_session_end_sound(session, &err));
-            answer(session);
-            is_hearing = 0;
-        }
+        n_heard += n;
+        now_ns = n_heard * 1000000000u / RATE_HZ;
+        check(culet_assistant_push(assistant, pcm, n, 1, RATE_HZ, &err));
+        work(assistant, now_ns);
     }
-    if (is_hearing) {
-        check(culet_session_end_sound(session, &err));
-        answer(session);
-    }
-    culet_session_free(session);
+    check(culet_assistant_tell(assistant, now_ns, CULET_TELL_END_TURN, &err));
+    work(assistant, now_ns);
+    culet_assistant_free(assistant);
     return 0;
 }

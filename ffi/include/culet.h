@@ -24,7 +24,7 @@
  * Version of this header: 1000 for each major number, plus the minor number. The minor number
  * grows with each function that is added; a function that is there does not change.
  */
-#define CULET_ABI_VERSION 1000
+#define CULET_ABI_VERSION 1001
 
 /**
  * Bytes of an error's text with its closing zero.
@@ -125,6 +125,192 @@
  * Cache of 8-bit blocks.
  */
 #define CULET_CACHE_Q8_0 2
+
+/**
+ * Turn after turn until told to stop; the default.
+ */
+#define CULET_MODE_CONTINUOUS 0
+
+/**
+ * One question and its answer, then sleep.
+ */
+#define CULET_MODE_ONE_SHOT 1
+
+/**
+ * From CULET_TELL_TALK_DOWN to CULET_TELL_TALK_UP.
+ */
+#define CULET_MODE_PUSH_TO_TALK 2
+
+/**
+ * Something was computed; poll again at once.
+ */
+#define CULET_SPOKEN_NONE 0
+
+/**
+ * There is nothing to do until more sound, a word of the host or time comes.
+ */
+#define CULET_SPOKEN_IDLE 1
+
+/**
+ * `state` is another than before.
+ */
+#define CULET_SPOKEN_STATE 2
+
+/**
+ * The user begins to speak, at `from_s`.
+ */
+#define CULET_SPOKEN_SPEECH 3
+
+/**
+ * A picture of `n_tokens` was put before what the user says.
+ */
+#define CULET_SPOKEN_LOOKED 4
+
+/**
+ * The end of the turn is guessed, and an answer begun that nobody hears yet.
+ */
+#define CULET_SPOKEN_GUESS 5
+
+/**
+ * The user goes on; the guessed answer is dropped, `n_tokens` were computed in vain.
+ */
+#define CULET_SPOKEN_TAKEN_BACK 6
+
+/**
+ * What was heard was no turn, or it was forgotten.
+ */
+#define CULET_SPOKEN_DISCARDED 7
+
+/**
+ * The user's turn is over; its sound went from `from_s` to `to_s`.
+ */
+#define CULET_SPOKEN_TURN 8
+
+/**
+ * The first token of an answer is there.
+ */
+#define CULET_SPOKEN_FIRST_TOKEN 9
+
+/**
+ * Show this piece of the answer `answer`, which ends at its byte `end_bytes`, and say it if
+ * answers are spoken.
+ */
+#define CULET_SPOKEN_SAY 10
+
+/**
+ * Be silent at once, and forget what was still to be said.
+ */
+#define CULET_SPOKEN_SILENCE 11
+
+/**
+ * The model calls tools: `data` is a JSON array of objects of "name" and "arguments". Answer with
+ * culet_assistant_results() or culet_assistant_leave_calls().
+ */
+#define CULET_SPOKEN_CALLS 12
+
+/**
+ * The answer of `n_tokens` is complete or was interrupted.
+ */
+#define CULET_SPOKEN_END 13
+
+/**
+ * Try to open the microphone, if it is not open; then CULET_TELL_MICROPHONE_BACK.
+ */
+#define CULET_SPOKEN_OPEN_MICROPHONE 14
+
+/**
+ * Not listening; CULET_TELL_WAKE wakes it.
+ */
+#define CULET_STATE_ASLEEP 0
+
+/**
+ * The microphone is gone and nothing is being said.
+ */
+#define CULET_STATE_DEAF 1
+
+/**
+ * Waiting for the user.
+ */
+#define CULET_STATE_LISTENING 2
+
+/**
+ * The user speaks.
+ */
+#define CULET_STATE_HEARING 3
+
+/**
+ * The user pauses, and an answer is made unheard.
+ */
+#define CULET_STATE_GUESSING 4
+
+/**
+ * The answer is made, spoken or both.
+ */
+#define CULET_STATE_ANSWERING 5
+
+/**
+ * The push-to-talk key goes down.
+ */
+#define CULET_TELL_TALK_DOWN 0
+
+/**
+ * The push-to-talk key comes up.
+ */
+#define CULET_TELL_TALK_UP 1
+
+/**
+ * My turn is over, do not wait for silence.
+ */
+#define CULET_TELL_END_TURN 2
+
+/**
+ * Stop what you are saying, or forget what I am saying.
+ */
+#define CULET_TELL_INTERRUPT 3
+
+/**
+ * Stop listening.
+ */
+#define CULET_TELL_SLEEP 4
+
+/**
+ * Listen again.
+ */
+#define CULET_TELL_WAKE 5
+
+/**
+ * The microphone is gone; CULET_SPOKEN_OPEN_MICROPHONE tells when to try it again.
+ */
+#define CULET_TELL_MICROPHONE_LOST 6
+
+/**
+ * The microphone is open again.
+ */
+#define CULET_TELL_MICROPHONE_BACK 7
+
+/**
+ * The speaker is gone; answers are only shown.
+ */
+#define CULET_TELL_SPEAKER_LOST 8
+
+/**
+ * The speaker is open again.
+ */
+#define CULET_TELL_SPEAKER_BACK 9
+
+/**
+ * A conversation by voice. It finds out who speaks when; the host owns microphone, camera, voice
+ * and clock. One thread at a time uses it, and it may move between threads;
+ * culet_assistant_cancel() is the call made for another thread. Two threads inside it at once get
+ * CULET_ERR_BUSY. Each `now_ns` is a time in nanoseconds on the host's own clock, which may begin
+ * anywhere and does not run backwards.
+ */
+typedef struct culet_assistant culet_assistant;
+
+/**
+ * How a spoken conversation is held. One thread at a time uses it.
+ */
+typedef struct culet_assistant_options culet_assistant_options;
 
 /**
  * A model that is ready for any number of sessions. Any thread may use it at any time.
@@ -228,6 +414,48 @@ typedef struct culet_event {
      */
     size_t len;
 } culet_event;
+
+/**
+ * What a poll brings. Fields that its kind does not name are 0.
+ */
+typedef struct culet_assistant_event {
+    /**
+     * One of CULET_SPOKEN_.
+     */
+    int32_t kind;
+    /**
+     * One of CULET_STATE_: where the conversation was when this happened.
+     */
+    int32_t state;
+    /**
+     * Names an answer, for culet_assistant_played().
+     */
+    uint32_t answer;
+    /**
+     * A number of tokens.
+     */
+    size_t n_tokens;
+    /**
+     * A place in the answer's text.
+     */
+    size_t end_bytes;
+    /**
+     * Seconds from the start of the sound.
+     */
+    double from_s;
+    /**
+     * Seconds from the start of the sound.
+     */
+    double to_s;
+    /**
+     * UTF-8, with a zero behind it; never NULL. Valid until the next call on the same assistant.
+     */
+    const char *data;
+    /**
+     * Bytes, without the zero.
+     */
+    size_t len;
+} culet_assistant_event;
 
 /**
  * The call did what it says.
@@ -488,6 +716,42 @@ size_t culet_session_n_ctx(const struct culet_session *session);
 culet_status culet_session_clear(struct culet_session *session, struct culet_error *err);
 
 /**
+ * Takes the conversation back to its first `n_messages`, as culet_session_n_messages() counts
+ * them, and forgets what was appended behind. The next prompt keeps what it can of the cache.
+ */
+culet_status culet_session_rewind(struct culet_session *session,
+                                  size_t n_messages,
+                                  struct culet_error *err);
+
+/**
+ * Gives how many messages the conversation has: an answer is one as soon as it has begun, the
+ * user's turn when it is closed.
+ */
+culet_status culet_session_n_messages(struct culet_session *session,
+                                      size_t *n,
+                                      struct culet_error *err);
+
+/**
+ * Gives the session as bytes, with which culet_session_restore() goes on exactly where it was,
+ * also in the middle of an answer. They hold what was said, in the open: keep them as private as
+ * that. Valid until the next call on the same session. Not while a sound is being heard.
+ */
+culet_status culet_session_snapshot(struct culet_session *session,
+                                    const uint8_t **data,
+                                    size_t *size_bytes,
+                                    struct culet_error *err);
+
+/**
+ * Takes over what culet_session_snapshot() gave, in place of what the session holds. Model,
+ * mmproj, size and cache type must be those of the session that gave it; its options of sampling
+ * stay its own, but random numbers go on where they were. If it fails, the session is as it was.
+ */
+culet_status culet_session_restore(struct culet_session *session,
+                                   const uint8_t *data,
+                                   size_t size_bytes,
+                                   struct culet_error *err);
+
+/**
  * Appends messages in the chat form, as JSON: an array of messages, one message, or an object of
  * "messages", "tools" and "thinking", each of them optional. A part of type "image" or "audio" is
  * a place: the media that were appended or are appended next fill the places in order.
@@ -605,6 +869,167 @@ culet_status culet_session_end_sound(struct culet_session *session, struct culet
  * Without one it does nothing.
  */
 culet_status culet_session_drop_sound(struct culet_session *session, struct culet_error *err);
+
+/**
+ * Gives options with default values. Free them with culet_assistant_options_free().
+ */
+culet_status culet_assistant_options_new(struct culet_assistant_options **options,
+                                         struct culet_error *err);
+
+/**
+ * Takes options back. NULL is fine. Assistants that were made with them are not touched.
+ */
+void culet_assistant_options_free(struct culet_assistant_options *options);
+
+/**
+ * Sets when the microphone counts: one of CULET_MODE_.
+ */
+culet_status culet_assistant_options_set_mode(struct culet_assistant_options *options,
+                                              int32_t mode,
+                                              struct culet_error *err);
+
+/**
+ * Sets the silence that ends a turn, and the silence after which an answer is begun unheard (0:
+ * never), in milliseconds. The defaults are 700 and 250.
+ */
+culet_status culet_assistant_options_set_silence(struct culet_assistant_options *options,
+                                                 uint32_t end_ms,
+                                                 uint32_t guess_ms,
+                                                 struct culet_error *err);
+
+/**
+ * Sets whether answers are spoken. If so, culet_assistant_played() must tell how far, and what is
+ * heard meanwhile is ignored, unless `barge_in` lets the user's voice interrupt; that needs
+ * headphones or echo cancellation. If not, which is the default, showing is speaking.
+ */
+culet_status culet_assistant_options_set_aloud(struct culet_assistant_options *options,
+                                               bool is_aloud,
+                                               bool barge_in,
+                                               struct culet_error *err);
+
+/**
+ * Sets the most tokens of an answer, and of a picture: 70, 140, 280, 560 or 1120. The defaults
+ * are 512 and 70.
+ */
+culet_status culet_assistant_options_set_tokens_max(struct culet_assistant_options *options,
+                                                    size_t n_answer,
+                                                    uint32_t n_picture,
+                                                    struct culet_error *err);
+
+/**
+ * Makes an assistant with a session of its own; NULL options mean the default values. `messages`
+ * is what was said before, as for culet_session_append_messages() but without media: instructions
+ * and tools, for example; NULL if nothing. Free it with culet_assistant_free(); it keeps what it
+ * needs of the engine, which may be freed before.
+ */
+culet_status culet_assistant_new(const struct culet_engine *engine,
+                                 const struct culet_session_options *session_options,
+                                 const struct culet_assistant_options *options,
+                                 const char *messages,
+                                 uint64_t now_ns,
+                                 struct culet_assistant **assistant,
+                                 struct culet_error *err);
+
+/**
+ * Takes an assistant back. NULL is fine. No other thread may be inside a call on it.
+ */
+void culet_assistant_free(struct culet_assistant *assistant);
+
+/**
+ * Stops the call that computes in this assistant now, or else the next one that computes, with
+ * CULET_ERR_CANCELLED; the request is then spent. The turn or answer under way is forgotten, what
+ * was said before stays. To interrupt an answer, CULET_TELL_INTERRUPT is the gentler way. Any
+ * thread, at any time before the assistant is freed.
+ */
+void culet_assistant_cancel(const struct culet_assistant *assistant);
+
+/**
+ * Hands over `n_frames` samples of each of `n_channels` channels, side by side, nominally from -1
+ * to 1, at any usual rate. Nothing is computed; culet_assistant_poll() hears them. At most a
+ * minute may wait.
+ */
+culet_status culet_assistant_push(struct culet_assistant *assistant,
+                                  const float *pcm,
+                                  size_t n_frames,
+                                  uint32_t n_channels,
+                                  uint32_t rate_hz,
+                                  struct culet_error *err);
+
+/**
+ * The same for samples of 16 bits.
+ */
+culet_status culet_assistant_push_i16(struct culet_assistant *assistant,
+                                      const int16_t *pcm,
+                                      size_t n_frames,
+                                      uint32_t n_channels,
+                                      uint32_t rate_hz,
+                                      struct culet_error *err);
+
+/**
+ * Hands over the newest picture, as for culet_session_append_image(). Whenever the user begins to
+ * speak, the newest one that differs from what was seen before goes in before the sound.
+ */
+culet_status culet_assistant_show(struct culet_assistant *assistant,
+                                  const uint8_t *rgb,
+                                  uint32_t width,
+                                  uint32_t height,
+                                  size_t stride_bytes,
+                                  struct culet_error *err);
+
+/**
+ * Tells what happened after all the sound that was pushed, which is heard first: one of
+ * CULET_TELL_.
+ */
+culet_status culet_assistant_tell(struct culet_assistant *assistant,
+                                  uint64_t now_ns,
+                                  int32_t what,
+                                  struct culet_error *err);
+
+/**
+ * Tells how far the voice has said an answer: the `end_bytes` of a piece that is through, or a
+ * place within. Only what was said stays in the conversation when the user interrupts.
+ */
+culet_status culet_assistant_played(struct culet_assistant *assistant,
+                                    uint64_t now_ns,
+                                    uint32_t answer,
+                                    size_t to_bytes,
+                                    struct culet_error *err);
+
+/**
+ * Hands over the results of the calls in order, as a JSON array: a text or an object each. The
+ * answer goes on.
+ */
+culet_status culet_assistant_results(struct culet_assistant *assistant,
+                                     uint64_t now_ns,
+                                     const char *json,
+                                     struct culet_error *err);
+
+/**
+ * Ends the answer at calls that nobody carries out. Without calls it does nothing.
+ */
+culet_status culet_assistant_leave_calls(struct culet_assistant *assistant,
+                                         uint64_t now_ns,
+                                         struct culet_error *err);
+
+/**
+ * Gives the oldest event. Without one it hears a block of sound that waits (16 ms) or makes a
+ * token, and gives what came of it: CULET_SPOKEN_NONE if nothing yet, CULET_SPOKEN_IDLE if there
+ * was nothing to do. After an error the turn or answer under way is forgotten, and the
+ * conversation goes on. The event's data is valid until the next call on the same assistant.
+ */
+culet_status culet_assistant_poll(struct culet_assistant *assistant,
+                                  uint64_t now_ns,
+                                  struct culet_assistant_event *event,
+                                  struct culet_error *err);
+
+/**
+ * Gives the conversation so far as JSON, as culet_session_append_messages() takes it; each sound
+ * and picture is a place. Valid until the next call on the same assistant.
+ */
+culet_status culet_assistant_conversation(struct culet_assistant *assistant,
+                                          const char **data,
+                                          size_t *len,
+                                          struct culet_error *err);
 
 #ifdef __cplusplus
 }  // extern "C"

@@ -8,6 +8,8 @@ use std::ffi::c_char;
 
 use culet::text;
 use culet::text::Stop;
+use serde_json::Value;
+use serde_json::json;
 
 /// A token that completed nothing; call again.
 pub const CULET_EVENT_NONE: i32 = 0;
@@ -108,6 +110,29 @@ impl Events {
         self.waiting.clear();
     }
 
+    /// Returns the events that wait, for a snapshot.
+    pub(crate) fn to_json(&self) -> Value {
+        let event = |e: &Queued| json!([e.kind, e.stop, e.text[..e.text.len() - 1]]);
+        self.waiting.iter().map(event).collect()
+    }
+
+    /// Returns what [`to_json`](Self::to_json) gave.
+    pub(crate) fn from_json(value: &Value) -> culet::Result<Self> {
+        let read = |event: &Value| {
+            let number = |i: usize, most: i32| {
+                let n = event[i].as_i64().and_then(|n| i32::try_from(n).ok());
+                n.filter(|n| (0..=most).contains(n))
+            };
+            let kind = number(0, CULET_EVENT_END)?;
+            let stop = number(1, CULET_STOP_CUT)?;
+            Some(Queued { kind, stop, text: event[2].as_str()?.to_owned() + "\0" })
+        };
+        let waiting = value.as_array().and_then(|list| list.iter().map(read).collect());
+        let waiting =
+            waiting.ok_or_else(|| culet::Error::format("the snapshot's events are malformed"))?;
+        Ok(Self { waiting, shown: Queued::none() })
+    }
+
     /// Shows the oldest event, or that there is none.
     pub(crate) fn show(&mut self) -> Event {
         self.shown = self.waiting.pop_front().unwrap_or_else(Queued::none);
@@ -125,6 +150,8 @@ mod tests {
         let mut events = Events::new();
         events.add(&text::Event::Answer("hé"));
         events.add(&text::Event::End(Stop::Tool));
+        let mut events = Events::from_json(&events.to_json()).expect("well-formed");
+        assert!(Events::from_json(&json!([[9, 0, ""]])).is_err());
         let shown = events.show();
         assert_eq!((shown.kind, shown.stop, shown.len), (CULET_EVENT_ANSWER, CULET_STOP_NONE, 3));
         // SAFETY: `events` was not used since.

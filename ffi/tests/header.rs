@@ -13,9 +13,22 @@ use cbindgen::Language;
 use cbindgen::Style;
 
 /// Files with public items, in the header's order.
-const SOURCES: [&str; 5] = ["status", "log", "engine", "event", "session"];
+const SOURCES: [&str; 12] = [
+    "status",
+    "log",
+    "engine",
+    "event",
+    "session/option",
+    "session/object",
+    "session/append",
+    "session/answer",
+    "session/live",
+    "assistant/option",
+    "assistant/event",
+    "assistant/object",
+];
 
-const NAMES: [(&str, &str); 10] = [
+const NAMES: [(&str, &str); 13] = [
     ("Status", "culet_status"),
     ("Error", "culet_error"),
     ("LogCallback", "culet_log_callback"),
@@ -26,6 +39,9 @@ const NAMES: [(&str, &str); 10] = [
     ("SessionOptions", "culet_session_options"),
     ("Session", "culet_session"),
     ("Stats", "culet_stats"),
+    ("AssistantOptions", "culet_assistant_options"),
+    ("AssistantEvent", "culet_assistant_event"),
+    ("Assistant", "culet_assistant"),
 ];
 
 const HEAD: &str = "\

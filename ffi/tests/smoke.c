@@ -51,7 +51,9 @@ int main(int argc, char **argv) {
     culet_engine *engine = NULL;
     culet_session *session = NULL;
     culet_stats stats;
-    size_t i;
+    const uint8_t *data = NULL;
+    uint8_t *copy;
+    size_t i, size_bytes = 0, n_messages = 0;
 
     expect(argc == 3, "two arguments");
     expect(culet_abi_version() == CULET_ABI_VERSION, "header and library belong together");
@@ -97,6 +99,19 @@ int main(int argc, char **argv) {
 
     expect(culet_session_append_text(session, NULL, &err) == CULET_ERR_NULL, "NULL refused");
     expect(strcmp(err.message, "text is NULL") == 0, "a message");
+    check(culet_session_n_messages(session, &n_messages, &err), &err, "messages");
+    check(culet_session_snapshot(session, &data, &size_bytes, &err), &err, "snapshot");
+    copy = malloc(size_bytes);
+    expect(copy != NULL, "memory");
+    memcpy(copy, data, size_bytes);
+    check(culet_session_rewind(session, 1, &err), &err, "rewind");
+    check(culet_session_prompt(session, NULL, &err), &err, "the first prompt again");
+    expect(culet_session_restore(session, copy, size_bytes / 2, &err) == CULET_ERR_FORMAT, "half");
+    check(culet_session_restore(session, copy, size_bytes, &err), &err, "restore");
+    free(copy);
+    check(culet_session_n_messages(session, &i, &err), &err, "messages");
+    expect(i == n_messages && n_messages >= 3, "all messages back");
+
     culet_session_cancel(session);
     check(culet_session_append_text(session, "More.", &err), &err, "text");
     expect(culet_session_prompt(session, NULL, NULL) == CULET_ERR_CANCELLED, "a cancelled prompt");

@@ -4,11 +4,13 @@
 
 #include <atomic>
 #include <chrono>
+#include <cstdint>
 #include <iostream>
 #include <memory>
 #include <stdexcept>
 #include <string>
 #include <thread>
+#include <vector>
 
 namespace {
 
@@ -16,6 +18,7 @@ struct Free {
     void operator()(culet_engine_options *p) const { culet_engine_options_free(p); }
     void operator()(culet_engine *p) const { culet_engine_free(p); }
     void operator()(culet_session *p) const { culet_session_free(p); }
+    void operator()(culet_assistant *p) const { culet_assistant_free(p); }
 };
 
 template <typename T> using Owned = std::unique_ptr<T, Free>;
@@ -44,6 +47,31 @@ Owned<culet_session> begin(const culet_engine *engine) {
     return Owned<culet_session>(session);
 }
 
+// A second of sound and what comes of it; a cancelled poll is one that fails.
+void listen(const culet_engine *engine) {
+    culet_error err;
+    culet_assistant *raw = nullptr;
+    check(culet_assistant_new(engine, nullptr, nullptr, nullptr, 0, &raw, &err), err);
+    const Owned<culet_assistant> assistant(raw);
+    std::vector<std::int16_t> pcm(2 * 16000);
+    for (std::size_t i = 0; i < pcm.size(); i++) {
+        pcm[i] = static_cast<std::int16_t>(i * 7919 % 20011);
+    }
+    check(culet_assistant_push_i16(assistant.get(), pcm.data(), 16000, 2, 16000, &err), err);
+    culet_assistant_event event{};
+    while (event.kind != CULET_SPOKEN_IDLE) {
+        check(culet_assistant_poll(assistant.get(), 1, &event, &err), err);
+        if (std::string(event.data).size() != event.len) {
+            throw std::runtime_error("no zero behind the data");
+        }
+    }
+    check(culet_assistant_tell(assistant.get(), 2, CULET_TELL_SLEEP, &err), err);
+    check(culet_assistant_poll(assistant.get(), 2, &event, &err), err);
+    if (event.state != CULET_STATE_ASLEEP) {
+        throw std::runtime_error("expected sleep");
+    }
+}
+
 } // namespace
 
 int main(int argc, char **argv) try {
@@ -52,6 +80,7 @@ int main(int argc, char **argv) try {
     }
     Owned<culet_engine> engine = open(argv[1], argv[2]);
     Owned<culet_session> session = begin(engine.get());
+    listen(engine.get());
     engine.reset();
 
     culet_error err;

@@ -124,12 +124,23 @@ fn a_cpp17_program_cancels_from_another_thread() {
 
 #[test]
 fn the_voice_loop_answers_each_time_the_speaker_pauses() {
-    let tone = (0..16_000).map(|i| 0.3 * (i as f32 * 0.05).sin());
-    let once: Vec<f32> = tone.chain(std::iter::repeat_n(0.0, 16_000)).collect();
-    let samples = [&once[..], &once[..16_000]].concat();
+    let tiny = root().join("models/tiny");
+    let mut samples: Vec<f32> = Vec::new();
+    for name in ["seen00", "seen01"] {
+        let path = tiny.join(format!("heldout/sounds/{name}.flac"));
+        let blocks = culet::source::SoundFile::open(&path).unwrap();
+        samples.extend(blocks.flat_map(|block| block.unwrap().samples));
+        samples.resize(samples.len() + 16_000, 0.0);
+    }
+    // The last question ends with the sound.
+    samples.truncate(samples.len() - 12_000);
     let bytes: Vec<u8> = samples.iter().flat_map(|s| s.to_ne_bytes()).collect();
-    let said = build_and_run(&root().join("examples/c/voice_loop.c"), &["1"], &bytes);
-    assert!(said.matches('\n').count() >= 2, "{said:?}");
+    let tools = std::fs::read_to_string(tiny.join("tools.json")).unwrap();
+    let messages = format!("{{\"tools\": {tools}}}");
+    let program = root().join("examples/c/voice_loop.c");
+    let said = build_and_run(&program, &["1", &messages], &bytes);
+    let answers: Vec<&str> = said.lines().collect();
+    assert!(answers.len() == 2 && answers[0].contains("set_reminder"), "{said:?}");
 }
 
 /// Runs a Python program with the library and the tiny model; Python must be there.

@@ -14,7 +14,11 @@ use std::ptr::null_mut;
 use culet_c::engine::*;
 use culet_c::event::*;
 use culet_c::log::*;
-use culet_c::session::*;
+use culet_c::session::answer::*;
+use culet_c::session::append::*;
+use culet_c::session::live::*;
+use culet_c::session::object::*;
+use culet_c::session::option::*;
 use culet_c::status::*;
 
 const RATE_HZ: u32 = 16_000;
@@ -299,6 +303,90 @@ fn a_sound_can_be_dropped() {
     free(run, engine);
 }
 
+fn snapshot(session: *mut Session) -> Vec<u8> {
+    let (mut data, mut n) = (null(), 0);
+    ok(|e| unsafe { culet_session_snapshot(session, &raw mut data, &raw mut n, e) });
+    unsafe { std::slice::from_raw_parts(data, n) }.to_vec()
+}
+
+fn n_messages(session: *mut Session) -> usize {
+    let mut n = 0;
+    ok(|e| unsafe { culet_session_n_messages(session, &raw mut n, e) });
+    n
+}
+
+#[test]
+fn a_restored_session_goes_on_in_the_middle_of_an_answer() {
+    let engine = open(true);
+    let (stayed, back) = (session(engine, 512), session(engine, 512));
+    let rgb = vec![90_u8; 3 * 48 * 48];
+    let show =
+        |s| ok(|e| unsafe { culet_session_append_image(s, rgb.as_ptr(), 48, 48, 144, 70, e) });
+    show(stayed);
+    say(stayed, "What is this?");
+    prompt(stayed);
+    (0..3).for_each(|_| drop(next(stayed)));
+    let bytes = snapshot(stayed);
+    say(back, "something else");
+    prompt(back);
+    ok(|e| unsafe { culet_session_restore(back, bytes.as_ptr(), bytes.len(), e) });
+    let n_past = |s| unsafe { culet_session_n_past(s) };
+    assert_eq!((n_past(back), n_messages(back)), (n_past(stayed), n_messages(stayed)));
+    assert_eq!(answer(back, 20), answer(stayed, 20));
+    assert!(logits(back) == logits(stayed));
+    // The conversation came along, with its picture, and what was appended but not prompted.
+    for run in [stayed, back] {
+        show(run);
+        say(run, "And this?");
+    }
+    let bytes = snapshot(stayed);
+    ok(|e| unsafe { culet_session_restore(back, bytes.as_ptr(), bytes.len(), e) });
+    assert_eq!(prompt(back), prompt(stayed));
+    assert_eq!(answer(back, 20), answer(stayed, 20));
+    // What is no snapshot, or half of one, changes nothing.
+    let before = logits(back);
+    for n in [0, 7, 8, 100, bytes.len() / 2, bytes.len() - 1] {
+        fails(CULET_ERR_FORMAT, |e| unsafe { culet_session_restore(back, bytes.as_ptr(), n, e) });
+    }
+    let other = session(engine, 512);
+    ok(|e| unsafe { culet_session_begin_sound(other, null_mut(), e) });
+    let (mut data, mut n) = (null(), 0);
+    let text = fails(CULET_ERR_INPUT, |e| unsafe {
+        culet_session_snapshot(other, &raw mut data, &raw mut n, e)
+    });
+    assert!(text.contains("sound") && data.is_null(), "{text}");
+    assert!(logits(back) == before);
+    unsafe {
+        culet_session_free(other);
+        culet_session_free(back);
+    }
+    free(stayed, engine);
+}
+
+#[test]
+fn a_session_goes_back_to_an_earlier_message() {
+    let engine = open(false);
+    let run = session(engine, 512);
+    say(run, "hello there");
+    let first = prompt(run);
+    let said = answer(run, 12);
+    say(run, "and now?");
+    prompt(run);
+    next(run);
+    let n = n_messages(run);
+    assert!((3..=4).contains(&n), "{n}");
+    let text = fails(CULET_ERR_INPUT, |e| unsafe { culet_session_rewind(run, n + 1, e) });
+    assert!(text.contains(&n.to_string()), "{text}");
+    ok(|e| unsafe { culet_session_rewind(run, 1, e) });
+    assert_eq!(n_messages(run), 1);
+    let mut event = Event { kind: -1, stop: -1, data: null(), len: 0 };
+    fails(CULET_ERR_INPUT, |e| unsafe { culet_session_next(run, &raw mut event, e) });
+    let again = prompt(run);
+    assert_eq!((again.n_prompt, again.n_reused), (first.n_prompt, first.n_prompt - 1));
+    assert_eq!(answer(run, 12), said);
+    free(run, engine);
+}
+
 struct Shared<T>(*mut T);
 
 unsafe impl<T> Send for Shared<T> {}
@@ -485,6 +573,10 @@ fn null_is_an_error_everywhere_and_fine_to_free() {
         Box::new(|e| culet_session_take_back(none, null_mut(), e)),
         Box::new(|e| culet_session_end_sound(none, e)),
         Box::new(|e| culet_session_drop_sound(none, e)),
+        Box::new(|e| culet_session_rewind(none, 0, e)),
+        Box::new(|e| culet_session_n_messages(none, null_mut(), e)),
+        Box::new(|e| culet_session_snapshot(none, null_mut(), null_mut(), e)),
+        Box::new(|e| culet_session_restore(none, null(), 1, e)),
     ] };
     for mut call in calls {
         let text = fails(CULET_ERR_NULL, &mut call);

@@ -109,6 +109,11 @@ impl Ear {
         self.first + self.samples.len() as u64
     }
 
+    /// Returns the seconds of sound that the machine was not told of.
+    pub(super) fn waiting_s(&self) -> f64 {
+        seconds((self.blocks.len() * BLOCK_SAMPLES + self.n_rest) as u64)
+    }
+
     /// Tells the machine of the next block and returns whether there was one.
     ///
     /// # Errors

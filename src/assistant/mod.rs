@@ -31,7 +31,6 @@ pub use machine::Machine;
 pub use option::BargeIn;
 pub use option::Mode;
 pub use option::TurnOptions;
-pub use talk::Look;
 pub use talk::Talk;
 pub use talk::TalkEvent;
 pub use talk::TalkSink;

@@ -90,7 +90,17 @@ impl Default for TurnOptions {
     }
 }
 
+/// Sound of one soft token.
+const TOKEN_MS: usize = 40;
+
 impl TurnOptions {
+    /// Lets turns be no longer than half of a session of `n_ctx` tokens holds, so that there is
+    /// room for what was said before and for the answer.
+    pub fn within(self, n_ctx: usize) -> Self {
+        let most_ms = u32::try_from(n_ctx / 2 * TOKEN_MS).unwrap_or(u32::MAX).max(1_000);
+        Self { turn_ms_max: self.turn_ms_max.min(most_ms), ..self }
+    }
+
     /// Checks each number and those that depend on each other.
     ///
     /// # Errors
@@ -136,6 +146,15 @@ impl TurnOptions {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn turns_fit_into_half_of_a_session() {
+        for (n_ctx, turn_ms_max) in [(1, 1_000), (4096, 81_920), (1 << 20, 300_000)] {
+            let options = TurnOptions::default().within(n_ctx);
+            assert_eq!(options.turn_ms_max, turn_ms_max);
+            assert!(options.check().is_ok());
+        }
+    }
 
     #[test]
     fn numbers_that_do_not_fit_are_refused() {

@@ -120,6 +120,11 @@ impl Reply {
         Ok(told)
     }
 
+    /// Returns how many bytes of the text were shown.
+    pub(super) fn shown(&self) -> usize {
+        self.shown
+    }
+
     /// Returns the text up to here that was not shown before.
     pub(super) fn show(&mut self, to_bytes: usize) -> &str {
         let from = self.shown;

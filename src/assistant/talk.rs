@@ -3,6 +3,7 @@
 //! Invariant: no clock and no thread; each call is one block of sound, one token or one prompt.
 //! What was spoken aloud is what the history holds; a tool runs only in a turn that is over.
 
+use std::cell::Cell;
 use std::sync::Arc;
 
 use crate::assistant::ear::Ear;
@@ -43,6 +44,8 @@ pub enum TalkEvent<'a> {
     SpeechBegan {
         /// Seconds from the start of the sound.
         at_s: f64,
+        /// Where the newest picture of the scene can be put, for a conversation that sees.
+        picture: &'a Cell<Option<Frame>>,
     },
     /// A picture of the scene was put before what the user says.
     Looked {
@@ -94,12 +97,8 @@ pub enum TalkEvent<'a> {
 /// Where events go; an error ends the conversation.
 pub type TalkSink<'a> = dyn FnMut(TalkEvent<'_>) -> Result<()> + 'a;
 
-/// Gives the newest picture of the scene, or nothing if there is none.
-pub type Look = Box<dyn FnMut() -> Option<Frame>>;
-
 /// What is seen when the user begins to speak.
 struct Eye {
-    newest: Look,
     budget: u32,
     /// The scene of the newest picture in the conversation.
     scene: Scene,
@@ -157,11 +156,11 @@ impl Talk {
         Ok(talk)
     }
 
-    /// Lets the conversation see: whenever the user begins to speak, the picture that `newest`
-    /// gives goes in before the sound, in at most `budget` soft tokens. While the scene is as in
-    /// the last picture, none is added.
-    pub fn see(&mut self, newest: Look, budget: u32) {
-        self.eye = Some(Eye { newest, budget, scene: Scene::default(), picture: None });
+    /// Lets the conversation see: the picture that [`TalkEvent::SpeechBegan`] is given goes in
+    /// before the sound, in at most `budget` soft tokens. While the scene is as in the last
+    /// picture, none is added.
+    pub fn see(&mut self, budget: u32) {
+        self.eye = Some(Eye { budget, scene: Scene::default(), picture: None });
     }
 
     /// Returns what was said so far.
@@ -197,6 +196,54 @@ impl Talk {
         self.ear.push(pcm)
     }
 
+    /// Returns the seconds of sound that wait to be heard.
+    pub fn waiting_s(&self) -> f64 {
+        self.ear.waiting_s()
+    }
+
+    /// Does one piece of what waits: hears a block of sound, or else makes a token. `false` if
+    /// nothing waits.
+    ///
+    /// # Errors
+    /// As for [`listen`](Self::listen).
+    pub fn advance(&mut self, now_ns: u64, events: &mut TalkSink<'_>) -> Result<bool> {
+        Ok(self.listen(now_ns, events)? || self.step(now_ns, events)?)
+    }
+
+    /// Goes on after an error: the open turn is forgotten, and what was not shown of an answer;
+    /// what was said before stays.
+    ///
+    /// # Errors
+    /// As for [`listen`](Self::listen).
+    pub fn recover(&mut self, now_ns: u64, events: &mut TalkSink<'_>) -> Result<()> {
+        while self.ear.poll().is_some() {}
+        self.ear.tell(now_ns, Input::Key(Key::Interrupt))?;
+        let mut is_silenced = false;
+        while let Some(action) = self.ear.poll() {
+            is_silenced |= action == Action::StopPlayback;
+        }
+        if let Some(reply) = self.reply.take().filter(|r| r.is_settled) {
+            let shown = reply.shown();
+            self.remember(reply.message(shown));
+        }
+        if let Some(eye) = &mut self.eye {
+            (eye.picture, eye.scene) = (None, Scene::default());
+        }
+        if is_silenced {
+            events(TalkEvent::Silence)?;
+        }
+        events(TalkEvent::Discarded)?;
+        self.arm()
+    }
+
+    /// Puts a message into the history, unless it is empty.
+    fn remember(&mut self, message: Message) {
+        let is_empty = matches!(&message.content, Content::Text(text) if text.is_empty());
+        if !is_empty || !message.tool_calls.is_empty() {
+            self.conversation.messages.push(message);
+        }
+    }
+
     /// Hears a block of sound and returns whether there was one.
     ///
     /// # Errors
@@ -207,13 +254,22 @@ impl Talk {
         Ok(has_heard)
     }
 
+    /// Hears all the sound that waits.
+    ///
+    /// # Errors
+    /// As for [`listen`](Self::listen).
+    pub fn listen_all(&mut self, now_ns: u64, events: &mut TalkSink<'_>) -> Result<()> {
+        while self.listen(now_ns, events)? {}
+        Ok(())
+    }
+
     /// Ends the sound: an open turn is over. All blocks must have been heard.
     ///
     /// # Errors
     /// As for [`listen`](Self::listen).
     pub fn finish(&mut self, now_ns: u64, events: &mut TalkSink<'_>) -> Result<()> {
         self.ear.flush()?;
-        while self.listen(now_ns, events)? {}
+        self.listen_all(now_ns, events)?;
         self.ear.finish(now_ns)?;
         self.act(now_ns, events)?;
         self.tell(now_ns, Input::Key(Key::EndTurn), events)
@@ -318,8 +374,12 @@ impl Talk {
         match action {
             Action::StartSpeech { from } => {
                 self.turn = (from, from);
-                events(TalkEvent::SpeechBegan { at_s: seconds(from) })?;
-                self.look(events)
+                let picture = Cell::new(None);
+                events(TalkEvent::SpeechBegan { at_s: seconds(from), picture: &picture })?;
+                match picture.into_inner() {
+                    Some(frame) => self.look(&frame, events),
+                    None => Ok(()),
+                }
             }
             Action::FeedAudio { from, to } => {
                 self.turn.1 = to;
@@ -360,18 +420,17 @@ impl Talk {
         }
     }
 
-    /// Puts the newest picture before the sound that begins.
-    fn look(&mut self, events: &mut TalkSink<'_>) -> Result<()> {
+    /// Puts a picture before the sound that begins.
+    fn look(&mut self, frame: &Frame, events: &mut TalkSink<'_>) -> Result<()> {
         let Some(eye) = &mut self.eye else { return Ok(()) };
-        let Some(frame) = (eye.newest)() else { return Ok(()) };
         let is_image = |media: &Arc<Encoded>| media.kind() == MediaKind::Image;
         let is_held = eye.picture.is_some() || self.media.iter().any(is_image);
-        if is_held && eye.scene.difference(&frame) < CHANGE_SHARE_DEFAULT {
+        if is_held && eye.scene.difference(frame) < CHANGE_SHARE_DEFAULT {
             return Ok(());
         }
-        let picture = self.session.encode_picture(&frame, eye.budget)?;
+        let picture = self.session.encode_picture(frame, eye.budget)?;
         let n_tokens = picture.n_tokens();
-        eye.scene.keep(&frame);
+        eye.scene.keep(frame);
         eye.picture = Some(picture);
         events(TalkEvent::Looked { n_tokens })?;
         self.arm()
@@ -433,11 +492,7 @@ impl Talk {
     fn conclude(&mut self, to_bytes: usize, events: &mut TalkSink<'_>) -> Result<()> {
         self.settle()?;
         let Some(reply) = self.reply.take() else { return Ok(()) };
-        let message = reply.message(to_bytes);
-        let is_empty = matches!(&message.content, Content::Text(text) if text.is_empty());
-        if !is_empty || !message.tool_calls.is_empty() {
-            self.conversation.messages.push(message);
-        }
+        self.remember(reply.message(to_bytes));
         events(TalkEvent::AnswerEnded { n_tokens: reply.n_tokens })?;
         self.arm()
     }

@@ -125,8 +125,8 @@ impl Session {
     /// # Errors
     /// `Format` if it is no snapshot, damaged or cut short; `Unsupported` if its version is
     /// another; `Input` if it is of another model, mmproj, cache type or cache size; whatever
-    /// `read` returns. The session is then as it was. `Io` if it cannot be read; if that shows only when the cache is
-    /// half read, the session is empty.
+    /// `read` returns. The session is then as it was. `Io` if it cannot be read; if that shows only
+    /// when the cache is half read, the session is empty.
     pub fn restore<T>(
         &mut self,
         source: &mut (impl Read + Seek),

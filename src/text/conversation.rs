@@ -375,9 +375,10 @@ impl Conversation {
     /// Returns what [`from_json`](Self::from_json) reads; a tool's result that is a list comes
     /// back as parts.
     pub fn to_json(&self) -> Value {
+        let tools: Vec<_> = self.tools.iter().map(|t| json!({ "function": t.function })).collect();
         json!({
             "messages": self.messages.iter().map(Message::to_json).collect::<Vec<_>>(),
-            "tools": self.tools.iter().map(|t| json!({ "function": t.function })).collect::<Vec<_>>(),
+            "tools": tools,
             "thinking": self.thinking,
             "preserve_thinking": self.preserve_thinking,
             "add_generation_prompt": self.generation_prompt,

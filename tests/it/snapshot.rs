@@ -28,7 +28,7 @@ use crate::random::mutate;
 use crate::random::seeds;
 
 const N_SEEDS: u64 = 4;
-const N_MUTANTS_PER_SEED: u64 = 250;
+const N_MUTANTS_PER_SEED: u64 = 100;
 
 fn model(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("models").join(name)
@@ -282,7 +282,7 @@ fn damaged_and_hostile_snapshots_change_nothing_and_break_nothing() {
             restore(&mut run, &whole).unwrap();
         }
     }
-    assert!(n_taken > 50, "{n_taken} mutants were taken");
+    assert!(n_taken > 20, "{n_taken} mutants were taken");
     let mut fresh = session(&engine);
     restore(&mut fresh, &whole).unwrap();
     assert!(answer(&mut run, 8) == answer(&mut fresh, 8));

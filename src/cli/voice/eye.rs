@@ -6,13 +6,15 @@ use std::path::PathBuf;
 
 use culet::Frame;
 use culet::Result;
-use culet::assistant::Look;
 use culet::source::Camera;
 use culet::source::Recording;
 use culet::source::camera::CameraOptions;
 
 use crate::cli::print;
 use crate::cli::run::parse_budget;
+
+/// Gives the newest picture of the scene, or nothing if there is none.
+pub(super) type Look = Box<dyn FnMut() -> Option<Frame>>;
 
 /// Rate of a recording; its times are not asked for.
 const RATE_HZ: f64 = 1.0;

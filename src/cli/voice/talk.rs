@@ -29,14 +29,13 @@ use crate::cli::run::SamplingArgs;
 use crate::cli::run::stop;
 use crate::cli::run::stop::Stoppable;
 use crate::cli::voice::eye::EyeArgs;
+use crate::cli::voice::eye::Look;
 use crate::cli::voice::live;
 use crate::cli::voice::live::DeviceArgs;
 use crate::cli::voice::sound::SoundArgs;
 use crate::cli::voice::tool;
 use crate::cli::voice::tool::ToolCommand;
 
-/// Sound of one soft token, in milliseconds.
-const TOKEN_MS: usize = 40;
 /// How often the line of what is going on changes at most, if nothing new does.
 const SHOW_TURN: Duration = Duration::from_millis(100);
 
@@ -85,23 +84,22 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         engine.vision()?;
     }
     let session = args.sampling.session(&engine, args.sampling.seed())?;
-    let turn_ms = u32::try_from(session.n_ctx() / 2 * TOKEN_MS).unwrap_or(u32::MAX);
     let options = TurnOptions {
         mode: args.device.mode(),
         barge_in: if args.device.barge_in { BargeIn::Voice } else { BargeIn::Key },
         guess_silence_ms: args.guess.min(args.silence),
         end_silence_ms: args.silence,
-        turn_ms_max: turn_ms.clamp(1_000, TurnOptions::default().turn_ms_max),
         ..TurnOptions::default()
     };
+    let options = options.within(session.n_ctx());
     let mouth = if blocks.is_none() { args.device.mouth() } else { None };
     let is_aloud = mouth.is_some();
     let start = Instant::now();
     let mut talk = Talk::new(session, opening, &options, (is_aloud, args.sampling.n_max()), 0)?;
-    if let Some(look) = look {
-        talk.see(look, args.eye.budget);
+    if look.is_some() {
+        talk.see(args.eye.budget);
     }
-    let mut hall = Hall { args, talk, page: Page::new(args.json, mouth), start };
+    let mut hall = Hall { args, talk, page: Page::new(args.json, mouth, look), start };
     stop::listen()?;
     let stop = Cancel::new();
     let _stoppable = Stoppable::new(&stop);
@@ -141,8 +139,7 @@ impl Hall<'_> {
         self.page.level = pcm.samples.iter().fold(0.0, |most, s| s.abs().max(most));
         self.talk.push(pcm)?;
         let now_ns = self.now_ns();
-        while self.talk.listen(now_ns, &mut |event| self.page.write(event))? {}
-        Ok(())
+        self.talk.listen_all(now_ns, &mut |event| self.page.write(event))
     }
 
     /// Tells of something that happened.
@@ -156,7 +153,9 @@ impl Hall<'_> {
         while let Some(input) = self.page.spoken() {
             self.tell(input)?;
         }
-        Ok(self.step()? || self.call()?)
+        let now_ns = self.now_ns();
+        let has_worked = self.talk.advance(now_ns, &mut |event| self.page.write(event))?;
+        Ok(has_worked || self.call()?)
     }
 
     /// Tells whether the microphone should be opened again, once.
@@ -288,6 +287,7 @@ fn bar(level: f32) -> &'static str {
 struct Page {
     is_json: bool,
     mouth: Option<Mouth>,
+    look: Option<Look>,
     wants_microphone: bool,
     /// When the end that is answered was decided.
     ended_at: Option<Instant>,
@@ -308,7 +308,7 @@ struct Page {
 }
 
 impl Page {
-    fn new(is_json: bool, mouth: Option<Mouth>) -> Self {
+    fn new(is_json: bool, mouth: Option<Mouth>, look: Option<Look>) -> Self {
         let wants_microphone = false;
         let (text, calls, turns) = (String::new(), Vec::new(), Vec::new());
         let (ended_at, first_token_ms, times_s) = (None, None, [0.0; 2]);
@@ -316,6 +316,7 @@ impl Page {
         Self {
             is_json,
             mouth,
+            look,
             wants_microphone,
             ended_at,
             first_token_ms,
@@ -368,7 +369,10 @@ impl Page {
 
     fn write(&mut self, event: TalkEvent<'_>) -> Result<()> {
         match event {
-            TalkEvent::SpeechBegan { .. } => self.tell("hearing"),
+            TalkEvent::SpeechBegan { picture, .. } => {
+                picture.set(self.look.as_mut().and_then(|newest| newest()));
+                self.tell("hearing");
+            }
             TalkEvent::Looked { n_tokens } => self.n_picture = n_tokens,
             TalkEvent::EndGuessed => self.ended_at = Some(Instant::now()),
             TalkEvent::TakenBack { n_wasted } => {

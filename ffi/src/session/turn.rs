@@ -16,6 +16,7 @@ use culet::text::Parsed;
 use culet::text::Part;
 use culet::text::Role;
 use serde_json::Value;
+use serde_json::json;
 
 use crate::status::Failure;
 
@@ -73,15 +74,90 @@ impl Turns {
 
     /// Adds what the model said so far as its message.
     fn close_answer(&mut self) {
-        let Some(said) = self.answer.take() else { return };
-        let nothing = said.answer.is_empty() && said.thought.is_empty();
-        if nothing && said.tool_calls.is_empty() {
-            return;
+        let message = self.answer.take().and_then(message_of);
+        self.talk.conversation.messages.extend(message);
+    }
+
+    /// Returns how many messages there are, with an answer that has begun.
+    pub(crate) fn n_messages(&self) -> usize {
+        let answer = self.answer.clone().and_then(message_of);
+        self.talk.conversation.messages.len() + usize::from(answer.is_some())
+    }
+
+    /// Forgets all but the first messages.
+    pub(crate) fn rewind(&mut self, n_messages: usize) -> Result<(), Failure> {
+        self.check_no_sound()?;
+        let n = self.n_messages();
+        if n_messages > n {
+            return Err(Failure::input(format!(
+                "{n_messages} messages are to stay, but there are {n}"
+            )));
         }
-        let mut message = Message::text(Role::Assistant, said.answer);
-        message.reasoning = Some(said.thought).filter(|t| !t.is_empty());
-        message.tool_calls = said.tool_calls;
-        self.talk.conversation.messages.push(message);
+        self.close_answer();
+        self.open.clear();
+        self.talk.conversation.messages.truncate(n_messages);
+        self.talk.media.truncate(self.talk.conversation.media().count());
+        Ok(())
+    }
+
+    /// Returns all this as JSON, and its media.
+    pub(crate) fn saved(&self) -> Result<(Value, Vec<Arc<Encoded>>), Failure> {
+        self.check_no_sound()?;
+        let mut media = self.talk.media.clone();
+        let open = self.open.iter().map(|part| match part {
+            Open::Text(text) => Part::Text(text.clone()).to_json(),
+            Open::Media(encoded) => {
+                media.push(Arc::clone(encoded));
+                Part::Media(encoded.kind(), None).to_json()
+            }
+        });
+        let open: Vec<Value> = open.collect();
+        let answer = self
+            .answer
+            .clone()
+            .map(|said| Conversation::new(message_of(said).into_iter().collect()).to_json());
+        let value = json!({
+            "conversation": self.talk.conversation.to_json(),
+            "n_media": self.talk.media.len(),
+            "open": open,
+            "answer": answer,
+            "has_ended": self.has_ended,
+        });
+        Ok((value, media))
+    }
+
+    /// Returns what [`saved`](Self::saved) gave.
+    pub(crate) fn restored(saved: &Value, media: Vec<Arc<Encoded>>) -> culet::Result<Self> {
+        let broken = || culet::Error::format("the snapshot's conversation is malformed");
+        let conversation = Conversation::from_json(&saved["conversation"])?;
+        let n_media = saved["n_media"].as_u64().and_then(|n| usize::try_from(n).ok());
+        let n_media = n_media.filter(|n| *n <= media.len()).ok_or_else(broken)?;
+        let places = conversation.media().map(|(kind, _)| kind);
+        let mut kinds = media[..n_media].iter().map(|encoded| encoded.kind());
+        let n_places = conversation.media().count();
+        if n_media > n_places || !places.take(n_media).all(|kind| kinds.next() == Some(kind)) {
+            return Err(broken());
+        }
+        let user = Conversation::from_json(&json!([{ "role": "user", "content": saved["open"] }]));
+        let Content::Parts(parts) = user?.messages.remove(0).content else { return Err(broken()) };
+        let mut rest = media[n_media..].iter();
+        let mut open = Vec::new();
+        for part in parts {
+            open.push(match part {
+                Part::Text(text) => Open::Text(text),
+                Part::Media(kind, _) => {
+                    let next = rest.next().filter(|encoded| encoded.kind() == kind);
+                    Open::Media(Arc::clone(next.ok_or_else(broken)?))
+                }
+            });
+        }
+        let answer = match &saved["answer"] {
+            Value::Null => None,
+            answer => Some(parsed_of(Conversation::from_json(answer)?.messages.pop())),
+        };
+        let talk = Talk { conversation, media: media[..n_media].to_vec() };
+        let has_ended = saved["has_ended"].as_bool().ok_or_else(broken)?;
+        Ok(Self { talk, open, answer, has_ended, sound: None })
     }
 
     /// Adds messages, tools and switches; open media fill the places that the messages name.
@@ -233,6 +309,31 @@ impl Turns {
     }
 }
 
+/// Returns what the model said as its message, unless it is nothing.
+fn message_of(said: Parsed) -> Option<Message> {
+    let nothing = said.answer.is_empty() && said.thought.is_empty();
+    if nothing && said.tool_calls.is_empty() {
+        return None;
+    }
+    let mut message = Message::text(Role::Assistant, said.answer);
+    message.reasoning = Some(said.thought).filter(|t| !t.is_empty());
+    message.tool_calls = said.tool_calls;
+    Some(message)
+}
+
+/// Returns what the model said of which [`message_of`] made a message, or nothing.
+fn parsed_of(message: Option<Message>) -> Parsed {
+    let mut said = Parsed::new();
+    if let Some(message) = message {
+        said.thought = message.reasoning.unwrap_or_default();
+        if let Content::Text(text) = message.content {
+            said.answer = text;
+        }
+        said.tool_calls = message.tool_calls;
+    }
+    said
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -282,6 +383,53 @@ mod tests {
         let talk = turns.closed().expect("a turn");
         assert_eq!(roles(&talk), [Role::Assistant, Role::User]);
         assert!(talk.conversation.thinking);
+    }
+
+    #[test]
+    fn what_is_saved_is_restored_or_refused() {
+        let mut turns = Turns::new();
+        turns.add_messages(r#"[{"role": "system", "content": "be brief"}]"#).expect("messages");
+        turns.add_text("hello").expect("text");
+        let talk = turns.closed().expect("a turn");
+        turns.begin_answer(talk);
+        turns.add_answer(Event::Thought("hm"));
+        turns.add_answer(Event::Answer("hi"));
+        let (saved, media) = turns.saved().expect("no sound");
+        let mut back = Turns::restored(&saved, media).expect("whole");
+        assert!(back.is_answering() && back.n_messages() == 3);
+        for turns in [&mut turns, &mut back] {
+            turns.add_answer(Event::Answer(" there"));
+            turns.add_text("and now?").expect("text");
+        }
+        let (saved, _) = turns.saved().expect("no sound");
+        assert_eq!(back.saved().expect("no sound").0, saved);
+        let [own, other] =
+            [&mut turns, &mut back].map(|t| t.closed().expect("a turn").conversation);
+        assert!(own == other);
+        let keys = ["conversation", "n_media", "open", "has_ended"];
+        for (key, value) in keys.into_iter().flat_map(|key| [(key, json!(7)), (key, json!(null))]) {
+            let mut broken = saved.clone();
+            broken[key] = value;
+            let is_refused = Turns::restored(&broken, Vec::new()).is_err();
+            assert!(is_refused, "{key}");
+        }
+    }
+
+    #[test]
+    fn a_talk_is_taken_back_to_its_beginning() {
+        let mut turns = Turns::new();
+        turns.add_text("hello").expect("text");
+        let talk = turns.closed().expect("a turn");
+        turns.begin_answer(talk);
+        assert_eq!(turns.n_messages(), 1);
+        turns.add_answer(Event::Answer("hi"));
+        turns.add_text("never mind").expect("text");
+        assert_eq!(turns.n_messages(), 2);
+        assert!(turns.rewind(3).is_err());
+        turns.rewind(1).expect("there was one");
+        assert_eq!((turns.n_messages(), roles(&turns.closed().expect("it")).len()), (1, 1));
+        turns.rewind(0).expect("always");
+        assert!(turns.closed().is_err());
     }
 
     #[test]
