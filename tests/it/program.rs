@@ -89,6 +89,38 @@ fn a_question_is_answered_in_one_document() {
 }
 
 #[test]
+fn a_conversation_goes_on_in_another_run() {
+    let scratch = Scratch::new("session");
+    let file = scratch.path("talk.session");
+    let brief = ["--session", &file, "--greedy", "--json", "-t", "1"];
+    let say = |words: &[&str]| json_of(&[&["run"], words, &brief].concat());
+    let prompt = |said: &Value| said["tokens"]["prompt"].as_u64().unwrap();
+    let goes_on = |said: &Value, before: &Value| {
+        assert!(said["tokens"]["kept"].as_u64().unwrap() >= prompt(before), "{before} {said}");
+    };
+    let first = say(&["My name is Anna."]);
+    assert_eq!(first["tokens"]["kept"], 0);
+    let second = say(&["What is my name?"]);
+    goes_on(&second, &first);
+    assert_eq!(second["text"], "Your name is Anna.");
+    let third = say(&["What do you see?", "--image", PICTURE, "--budget", "70"]);
+    goes_on(&third, &second);
+    goes_on(&say(&["How many shapes are there?"]), &third);
+
+    let kept = std::fs::read(&file).unwrap();
+    let other = culet(&["run", "Hello", "--session", &file, "--system", "Be brief."]);
+    assert_eq!(other.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&other.stderr).contains("began otherwise"));
+    assert!(kept == std::fs::read(&file).unwrap());
+
+    let cut = scratch.write("cut.session", &kept[..kept.len() / 2]);
+    let refused = culet(&["run", "Hello", "--session", &cut]);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("cut.session: "));
+    assert!(std::fs::read(&cut).unwrap() == kept[..kept.len() / 2]);
+}
+
+#[test]
 fn the_question_may_come_from_stdin() {
     let asked = |words: &[&str], stdin: &[u8]| {
         let mut command = program(words);

@@ -41,7 +41,7 @@ pub(super) enum Case {
     SoakLostSamples,
     /// Turns of a long conversation.
     SoakTurns,
-    /// What its memory that is no file's grew by after its first tenth.
+    /// What its memory that is no file's grew by in its second half.
     SoakGrowthMib,
     /// Bytes that a token needs, of those that memory gives meanwhile.
     BandwidthShare,

@@ -55,7 +55,12 @@ impl Outcome {
             "thought": self.parsed.thought,
             "tool_calls": calls,
             "stop": self.stop,
-            "tokens": { "prompt": self.stats.n_prompt, "media": n_media, "answer": self.n_tokens },
+            "tokens": {
+                "prompt": self.stats.n_prompt,
+                "kept": self.stats.n_reused,
+                "media": n_media,
+                "answer": self.n_tokens,
+            },
             "times_ms": {
                 "open": ms(opened),
                 "encode": ms(encoded),

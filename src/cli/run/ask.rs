@@ -22,34 +22,39 @@ use crate::cli::run::answer::Writer;
 use crate::cli::run::attach;
 use crate::cli::run::stop;
 use crate::cli::run::stop::Stoppable;
+use crate::cli::run::story::Story;
 
 /// Answers one question.
 pub(super) fn ask(args: &Args, is_terminal: bool) -> Result<()> {
     stop::listen()?;
     let text = question(args, is_terminal)?;
-    let mut conversation = args.opening.conversation()?;
+    let opening = args.opening.conversation()?;
     let start = Instant::now();
     let engine = args.model.open(!args.attached.files.is_empty())?;
     let seed = args.sampling.seed();
     let mut session = args.sampling.session(&engine, seed)?;
+    let mut story = Story::open(opening, args.session.as_deref(), &mut session)?;
     let opened = start.elapsed();
     log::info!("opened in {:.0} ms", opened.as_secs_f64() * 1e3);
     let media = encode(args, &mut session)?;
     let encoded = start.elapsed() - opened;
-    conversation.messages.push(message(&media, text));
+    let n_media = media.iter().map(|m| m.n_tokens()).sum();
+    story.ask(media, text);
     let mut writer = Writer::default();
+    let n_max = args.sampling.n_max();
     let outcome =
-        answer::answer(&mut session, &conversation, &media, args.sampling.n_max(), &mut |event| {
+        answer::answer(&mut session, &story.conversation, &story.media, n_max, &mut |event| {
             if args.json { Ok(()) } else { writer.show(event) }
         })?;
     outcome.log_times();
     if args.json {
-        let n_media = media.iter().map(|m| m.n_tokens()).sum();
         let mut document = outcome.to_json(n_media, [opened, encoded]);
         document["seed"] = seed.into();
         print::json(&document)?;
     }
-    match outcome.is_interrupted() {
+    let is_interrupted = outcome.is_interrupted();
+    story.keep(outcome, &session)?;
+    match is_interrupted {
         true => Err(Error::cancelled()),
         false => Ok(()),
     }

@@ -11,10 +11,7 @@ use culet::ErrorKind;
 use culet::Result;
 use culet::session::Encoded;
 use culet::session::Session;
-use culet::text::Conversation;
 use culet::text::MediaKind;
-use culet::text::Message;
-use culet::text::Role;
 use rustyline::DefaultEditor;
 use rustyline::error::ReadlineError;
 
@@ -23,10 +20,10 @@ use crate::cli::run::Args;
 use crate::cli::run::answer;
 use crate::cli::run::answer::Outcome;
 use crate::cli::run::answer::Writer;
-use crate::cli::run::ask::message;
 use crate::cli::run::attach;
 use crate::cli::run::stop;
 use crate::cli::run::stop::Stoppable;
+use crate::cli::run::story::Story;
 
 const HELP: &str = "\
 /image PATH   show a picture with the next question
@@ -40,9 +37,7 @@ Ctrl-C stops an answer; at the prompt it leaves.";
 struct Chat<'a> {
     args: &'a Args,
     session: Session,
-    conversation: Conversation,
-    /// Media of the conversation in order.
-    media: Vec<Arc<Encoded>>,
+    story: Story,
     /// Media of the next question.
     pending: Vec<Arc<Encoded>>,
 }
@@ -61,14 +56,14 @@ enum Line<'a> {
 
 /// Chats until the person leaves.
 pub(super) fn chat(args: &Args) -> Result<()> {
-    let conversation = args.opening.conversation()?;
+    let opening = args.opening.conversation()?;
     // The editor takes Ctrl-C for itself when it is made, so listening comes after it.
     let mut editor = DefaultEditor::new().map_err(broken_terminal)?;
     stop::listen()?;
     let engine = args.model.open(false)?;
-    let session = args.sampling.session(&engine, args.sampling.seed())?;
-    let (media, pending) = (Vec::new(), Vec::new());
-    let mut chat = Chat { args, session, conversation, media, pending };
+    let mut session = args.sampling.session(&engine, args.sampling.seed())?;
+    let story = Story::open(opening, args.session.as_deref(), &mut session)?;
+    let mut chat = Chat { args, session, story, pending: Vec::new() };
     print::say(&format!("{}; /help tells what can be typed", engine.file().name()));
     loop {
         let line = match editor.readline("> ") {
@@ -139,8 +134,7 @@ impl Chat<'_> {
 
     fn clear(&mut self) -> Result<()> {
         self.session.clear()?;
-        self.conversation = self.args.opening.conversation()?;
-        self.media.clear();
+        self.story.forget(self.args.opening.conversation()?);
         self.pending.clear();
         print::say("the conversation is forgotten");
         Ok(())
@@ -156,32 +150,28 @@ impl Chat<'_> {
 
     /// Asks; on error the conversation is as before and the media wait for the next question.
     fn ask(&mut self, text: String) -> Result<()> {
-        let (n_messages, n_media) = (self.conversation.messages.len(), self.media.len());
-        self.conversation.messages.push(message(&self.pending, text));
-        self.media.append(&mut self.pending);
+        let (n_messages, n_media) =
+            (self.story.conversation.messages.len(), self.story.media.len());
+        self.story.ask(std::mem::take(&mut self.pending), text);
         let mut writer = Writer::default();
         let n_max = self.args.sampling.n_max();
         let outcome = answer::answer(
             &mut self.session,
-            &self.conversation,
-            &self.media,
+            &self.story.conversation,
+            &self.story.media,
             n_max,
             &mut |event| writer.show(event),
         );
         match outcome {
-            Ok(outcome) => {
-                self.keep(outcome);
-                Ok(())
-            }
+            Ok(outcome) => self.keep(outcome),
             Err(e) => {
-                self.conversation.messages.truncate(n_messages);
-                self.pending = self.media.split_off(n_media);
+                self.pending = self.story.take_back(n_messages, n_media);
                 Err(e)
             }
         }
     }
 
-    fn keep(&mut self, outcome: Outcome) {
+    fn keep(&mut self, outcome: Outcome) -> Result<()> {
         outcome.log_times();
         if outcome.is_interrupted() {
             print::say("stopped");
@@ -189,11 +179,7 @@ impl Chat<'_> {
         if outcome.stop == "context" {
             print::say("the context is full; /clear forgets the conversation, --ctx makes room");
         }
-        let parsed = outcome.parsed;
-        let mut message = Message::text(Role::Assistant, parsed.answer);
-        message.reasoning = Some(parsed.thought).filter(|thought| !thought.is_empty());
-        message.tool_calls = parsed.tool_calls;
-        self.conversation.messages.push(message);
+        self.story.keep(outcome, &self.session)
     }
 }
 

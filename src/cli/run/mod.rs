@@ -5,7 +5,7 @@
 //! - `ask`: one question; `chat`: a conversation at a terminal
 //! - `answer`: one answer with its counts and times
 //! - `attach`: pictures and sounds; `option`: how tokens are chosen and conversations begin
-//! - `stop`: Ctrl-C
+//! - `story`: the conversation, kept in a file if wanted; `stop`: Ctrl-C
 
 pub(crate) mod answer;
 mod ask;
@@ -13,8 +13,10 @@ mod attach;
 mod chat;
 mod option;
 pub(crate) mod stop;
+mod story;
 
 use std::io::IsTerminal;
+use std::path::PathBuf;
 
 use culet::Result;
 
@@ -41,6 +43,9 @@ pub(crate) struct Args {
     sampling: option::SamplingArgs,
     #[command(flatten)]
     model: ModelArgs,
+    /// Go on with the conversation in this file, and keep it there
+    #[arg(long, value_name = "FILE")]
+    session: Option<PathBuf>,
     /// Write one JSON document: text, thought, tool calls, counts and times
     #[arg(long)]
     json: bool,

@@ -60,7 +60,7 @@ struct Heed {
     n_lost: u64,
     n_given: u64,
     counters: Counters,
-    /// Memory that is no file's after a tenth of the time, and at its end.
+    /// Memory that is no file's after half of the time, and at its end.
     anon_mib: Option<(f64, f64)>,
     seconds: f64,
     cpu_seconds: Option<f64>,
@@ -134,7 +134,7 @@ fn heed(engine: &Arc<Engine>, rate_hz: u32, samples: Vec<f32>, length: Duration)
             seconds = start.elapsed().as_secs_f64();
             room.close();
         }
-        if early_mib.is_none() && start.elapsed() >= length / 10 {
+        if early_mib.is_none() && start.elapsed() >= length / 2 {
             early_mib = Memory::now().map(|m| m.anon_mib);
         }
         let now_ns = u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
