@@ -1,4 +1,4 @@
-"""Culet for Python: engines and sessions over libculet_c, through ctypes alone.
+"""Culet for Python: engines, sessions and assistants over libculet_c, through ctypes alone.
 
     engine = culet.Engine(culet.Library("libculet_c.so"), "model.gguf", "mmproj.gguf")
     session = culet.Session(engine, temperature=0)
@@ -9,7 +9,8 @@
         if event.kind == culet.ANSWER:
             print(event.text, end="", flush=True)
 
-One thread at a time uses a session; Session.cancel() is the call made for another thread.
+One thread at a time uses a session; Session.cancel() is the call made for another thread. An
+Assistant holds a spoken conversation: push() it the microphone's samples, and poll() it.
 """
 
 import array
@@ -21,6 +22,7 @@ from ctypes import (
     c_bool,
     c_char,
     c_char_p,
+    c_double,
     c_float,
     c_int32,
     c_size_t,
@@ -29,13 +31,21 @@ from ctypes import (
     c_void_p,
 )
 
-ABI_VERSION = 1000
+ABI_VERSION = 1001
 NONE, ANSWER, THOUGHT, TOOL_CALL, BROKEN_CALL, END = range(6)
 STOP_NONE, STOP_TURN, STOP_TOOL, STOP_SEQUENCE, STOP_CUT = range(5)
 ERR_CANCELLED = 108
+(SPOKEN_NONE, SPOKEN_IDLE, SPOKEN_STATE, SPOKEN_SPEECH, SPOKEN_LOOKED, SPOKEN_GUESS,
+ SPOKEN_TAKEN_BACK, SPOKEN_DISCARDED, SPOKEN_TURN, SPOKEN_FIRST_TOKEN, SPOKEN_SAY, SPOKEN_SILENCE,
+ SPOKEN_CALLS, SPOKEN_END, SPOKEN_OPEN_MICROPHONE) = range(15)
+ASLEEP, DEAF, LISTENING, HEARING, GUESSING, ANSWERING = range(6)
+(TELL_TALK_DOWN, TELL_TALK_UP, TELL_END_TURN, TELL_INTERRUPT, TELL_SLEEP, TELL_WAKE,
+ TELL_MICROPHONE_LOST, TELL_MICROPHONE_BACK, TELL_SPEAKER_LOST, TELL_SPEAKER_BACK) = range(10)
+CONTINUOUS, ONE_SHOT, PUSH_TO_TALK = range(3)
 
 Event = collections.namedtuple("Event", "kind stop text")
 Stats = collections.namedtuple("Stats", "n_prompt n_reused")
+Spoken = collections.namedtuple("Spoken", "kind state answer n_tokens end_bytes from_s to_s text")
 
 
 class Error(Exception):
@@ -63,6 +73,12 @@ class _Event(ctypes.Structure):
     _fields_ = [("kind", c_int32), ("stop", c_int32), ("data", c_void_p), ("len", c_size_t)]
 
 
+class _Spoken(ctypes.Structure):
+    _fields_ = [("kind", c_int32), ("state", c_int32), ("answer", c_uint32),
+                ("n_tokens", c_size_t), ("end_bytes", c_size_t), ("from_s", c_double),
+                ("to_s", c_double), ("data", c_void_p), ("len", c_size_t)]
+
+
 # Each call without its last argument, the error; all of them return a status.
 _CALLS = {
     "engine_options_new": [c_uint32, POINTER(c_void_p)],
@@ -87,6 +103,24 @@ _CALLS = {
     "session_guess_end": [c_void_p],
     "session_end_sound": [c_void_p],
     "session_drop_sound": [c_void_p],
+    "session_n_messages": [c_void_p, POINTER(c_size_t)],
+    "session_rewind": [c_void_p, c_size_t],
+    "session_snapshot": [c_void_p, POINTER(c_void_p), POINTER(c_size_t)],
+    "session_restore": [c_void_p, c_char_p, c_size_t],
+    "assistant_options_new": [POINTER(c_void_p)],
+    "assistant_options_set_mode": [c_void_p, c_int32],
+    "assistant_options_set_silence": [c_void_p, c_uint32, c_uint32],
+    "assistant_options_set_aloud": [c_void_p, c_bool, c_bool],
+    "assistant_options_set_tokens_max": [c_void_p, c_size_t, c_uint32],
+    "assistant_new": [c_void_p, c_void_p, c_void_p, c_char_p, c_uint64, POINTER(c_void_p)],
+    "assistant_push": [c_void_p, POINTER(c_float), c_size_t, c_uint32, c_uint32],
+    "assistant_show": [c_void_p, c_char_p, c_uint32, c_uint32, c_size_t],
+    "assistant_tell": [c_void_p, c_uint64, c_int32],
+    "assistant_played": [c_void_p, c_uint64, c_uint32, c_size_t],
+    "assistant_results": [c_void_p, c_uint64, c_char_p],
+    "assistant_leave_calls": [c_void_p, c_uint64],
+    "assistant_poll": [c_void_p, c_uint64, POINTER(_Spoken)],
+    "assistant_conversation": [c_void_p, POINTER(c_void_p), POINTER(c_size_t)],
 }
 
 
@@ -98,7 +132,8 @@ class Library:
         for name, arguments in _CALLS.items():
             self._declare(name, arguments + [POINTER(_Error)], c_int32)
         for name in ("engine_options_free", "engine_free", "session_options_free",
-                     "session_free", "session_cancel"):
+                     "session_free", "session_cancel", "assistant_options_free",
+                     "assistant_free", "assistant_cancel"):
             self._declare(name, [c_void_p], None)
         for name in ("engine_sees", "engine_hears"):
             self._declare(name, [c_void_p], c_bool)
@@ -151,6 +186,11 @@ class _Object:
     def _call(self, name, *arguments):
         self._library.call(f"{self._kind}_{name}", self._raw, *arguments)
 
+    def _view(self, name):
+        data, size = c_void_p(), c_size_t()
+        self._call(name, byref(data), byref(size))
+        return ctypes.string_at(data, size.value)
+
 
 class Engine(_Object):
     """A model that is ready for any number of sessions, in any thread."""
@@ -173,17 +213,22 @@ class Engine(_Object):
         return self._library.plain("engine_hears", self._raw)
 
 
-class Session(_Object):
-    """One conversation."""
+def _session_options(library, n_ctx=4096, n_batch=512, temperature=1.0, top_k=64, top_p=0.95,
+                     min_p=0.0, seed=0):
+    options = _Object(library, "session_options",
+                      lambda place: library.call("session_options_new", place))
+    options._call("set_size", n_ctx, n_batch)
+    options._call("set_sampling", temperature, top_k, top_p, min_p)
+    options._call("set_seed", seed)
+    return options
 
-    def __init__(self, engine, n_ctx=4096, n_batch=512, temperature=1.0, top_k=64, top_p=0.95,
-                 min_p=0.0, seed=0):
+
+class Session(_Object):
+    """One conversation. Its options are n_ctx, n_batch, temperature, top_k, top_p, min_p, seed."""
+
+    def __init__(self, engine, **options):
         library = engine._library
-        new = lambda place: library.call("session_options_new", place)
-        with _Object(library, "session_options", new) as options:
-            options._call("set_size", n_ctx, n_batch)
-            options._call("set_sampling", temperature, top_k, top_p, min_p)
-            options._call("set_seed", seed)
+        with _session_options(library, **options) as options:
             super().__init__(library, "session", lambda place: library.call(
                 "session_new", engine._raw, options._raw, place))
 
@@ -254,6 +299,24 @@ class Session(_Object):
         """Forgets the conversation."""
         self._call("clear")
 
+    def n_messages(self):
+        """Returns how many messages the conversation has."""
+        n = c_size_t()
+        self._call("n_messages", byref(n))
+        return n.value
+
+    def rewind(self, n_messages):
+        """Keeps the first messages and forgets the others."""
+        self._call("rewind", n_messages)
+
+    def snapshot(self):
+        """Returns the session as bytes, which hold what was said."""
+        return self._view("snapshot")
+
+    def restore(self, snapshot):
+        """Goes on where a session was of which snapshot() was taken."""
+        self._call("restore", bytes(snapshot), len(snapshot))
+
     def cancel(self):
         """Stops the call that computes now, or else the next one; any thread."""
         self._library.plain("session_cancel", self._raw)
@@ -261,6 +324,78 @@ class Session(_Object):
     def n_past(self):
         """Returns how many tokens the session holds."""
         return self._library.plain("session_n_past", self._raw)
+
+
+class Assistant(_Object):
+    """A spoken conversation; each now_ns is a time on the caller's own clock.
+
+    `messages` is what was said before, as JSON text; other options are those of a Session.
+    """
+
+    def __init__(self, engine, messages=None, now_ns=0, mode=CONTINUOUS, end_ms=700, guess_ms=250,
+                 aloud=False, barge_in=False, answer_max=512, picture_max=70, **options):
+        library = engine._library
+        new = lambda place: library.call("assistant_options_new", place)
+        messages = None if messages is None else messages.encode()
+        with _session_options(library, **options) as session_options, \
+                _Object(library, "assistant_options", new) as own:
+            own._call("set_mode", mode)
+            own._call("set_silence", end_ms, guess_ms)
+            own._call("set_aloud", aloud, barge_in)
+            own._call("set_tokens_max", answer_max, picture_max)
+            super().__init__(library, "assistant", lambda place: library.call(
+                "assistant_new", engine._raw, session_options._raw, own._raw, messages, now_ns,
+                place))
+
+    def push(self, samples, rate_hz, n_channels=1):
+        """Hands over floats, channels side by side; poll() hears them."""
+        data, n = _pcm(samples)
+        self._call("push", data, n // n_channels, n_channels, rate_hz)
+
+    def show(self, rgb, width, height):
+        """Hands over the newest picture: rows of 3 bytes a pixel, from the top."""
+        if len(rgb) != 3 * width * height:
+            raise ValueError(f"{len(rgb)} bytes are not {width} x {height} pixels of 3")
+        self._call("show", bytes(rgb), width, height, 3 * width)
+
+    def tell(self, now_ns, what):
+        """Tells what happened: one of TELL_."""
+        self._call("tell", now_ns, what)
+
+    def played(self, now_ns, answer, to_bytes):
+        """Tells how far the voice has said an answer."""
+        self._call("played", now_ns, answer, to_bytes)
+
+    def results(self, now_ns, json):
+        """Hands over the results of the calls, as a JSON array."""
+        self._call("results", now_ns, json.encode())
+
+    def leave_calls(self, now_ns):
+        """Ends the answer at calls that nobody carries out."""
+        self._call("leave_calls", now_ns)
+
+    def poll(self, now_ns):
+        """Hears a block of sound or makes a token, and returns what came of it."""
+        event = _Spoken()
+        self._call("poll", now_ns, byref(event))
+        fields = [getattr(event, name) for name in Spoken._fields[:-1]]
+        return Spoken(*fields, ctypes.string_at(event.data, event.len).decode())
+
+    def events(self, now_ns):
+        """Yields what happens until there is nothing to do."""
+        event = None
+        while event is None or event.kind != SPOKEN_IDLE:
+            event = self.poll(now_ns)
+            if event.kind not in (SPOKEN_NONE, SPOKEN_IDLE):
+                yield event
+
+    def conversation(self):
+        """Returns what was said, as JSON text."""
+        return self._view("conversation").decode()
+
+    def cancel(self):
+        """Stops the call that computes now, or else the next one; any thread."""
+        self._library.plain("assistant_cancel", self._raw)
 
 
 def _pcm(samples):

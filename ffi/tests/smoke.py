@@ -96,6 +96,37 @@ def cancels(session):
     print("cancelled and repeated:", expected)
 
 
+def snapshots(session):
+    session.clear()
+    session.append_text("Count to ten.")
+    session.prompt()
+    first = session.next()
+    saved = session.snapshot()
+    expected = heard(session)
+    session.rewind(1)
+    assert session.n_messages() == 1
+    refused(lambda: session.restore(saved[:-1]), culet.Error)
+    session.restore(saved)
+    assert heard(session) == expected and session.n_messages() == 2
+    print("saved and restored:", first.text + expected)
+
+
+def conversations(assistant):
+    tone = array.array("f", (0.3 * math.sin(i * 0.05) for i in range(2 * RATE_HZ)))
+    kinds, now_ns = [], 0
+    for start in range(0, len(tone), 1000):
+        assistant.push(tone[start:start + 1000], RATE_HZ, n_channels=2)
+        now_ns += 500 * 10**9 // RATE_HZ
+        kinds += [event.kind for event in assistant.events(now_ns)]
+    assistant.show(bytes(3 * 48 * 48), 48, 48)
+    assistant.tell(now_ns, culet.TELL_SLEEP)
+    states = [event.state for event in assistant.events(now_ns)]
+    assert states[-1] == culet.ASLEEP
+    refused(lambda: assistant.results(now_ns, "[1]"), culet.Error)
+    assert assistant.conversation().startswith("{")
+    print("spoken:", len(kinds))
+
+
 def main():
     path, model, mmproj = sys.argv[1:]
     library = culet.Library(path)
@@ -105,9 +136,11 @@ def main():
         assert engine.sees() and engine.hears()
         refused(lambda: culet.Session(engine, temperature=-1), culet.Error)
         session = culet.Session(engine, temperature=0)
+        assistant = culet.Assistant(engine, n_ctx=1024, temperature=0)
     # The session outlives its engine.
-    for part in (texts, sounds, pictures, cancels):
+    for part in (texts, sounds, pictures, cancels, snapshots):
         part(session)
+    conversations(assistant)
     session.close()
     session.close()
 

@@ -159,6 +159,8 @@ fn python_talks_hears_sees_and_cancels() {
     let said = run_python(&here().join("tests/smoke.py"), &[]);
     let parts = ["text: ", "sound: ", "picture: ", "cancelled and repeated: "];
     assert!(parts.iter().all(|part| said.contains(part)), "{said:?}");
+    let parts = ["saved and restored: ", "spoken: "];
+    assert!(parts.iter().all(|part| said.contains(part)), "{said:?}");
 }
 
 #[test]

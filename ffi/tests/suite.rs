@@ -343,8 +343,13 @@ fn a_restored_session_goes_on_in_the_middle_of_an_answer() {
     ok(|e| unsafe { culet_session_restore(back, bytes.as_ptr(), bytes.len(), e) });
     assert_eq!(prompt(back), prompt(stayed));
     assert_eq!(answer(back, 20), answer(stayed, 20));
-    // What is no snapshot, or half of one, changes nothing.
+    // A view can be restored from at once, though the call ends it.
+    let (mut data, mut n) = (null(), 0);
     let before = logits(back);
+    ok(|e| unsafe { culet_session_snapshot(back, &raw mut data, &raw mut n, e) });
+    ok(|e| unsafe { culet_session_restore(back, data, n, e) });
+    assert!(logits(back) == before);
+    // What is no snapshot, or half of one, changes nothing.
     for n in [0, 7, 8, 100, bytes.len() / 2, bytes.len() - 1] {
         fails(CULET_ERR_FORMAT, |e| unsafe { culet_session_restore(back, bytes.as_ptr(), n, e) });
     }
@@ -462,6 +467,69 @@ fn two_sessions_answer_at_once_and_free_in_any_order() {
     });
     assert_eq!(said[0], said[1]);
     runs.iter().for_each(|run| unsafe { culet_session_free(run.ptr()) });
+}
+
+/// Repeats a call until nobody cancels it.
+fn in_the_end(mut call: impl FnMut() -> Status) {
+    for _ in 0..100 {
+        match call() {
+            CULET_OK => return,
+            status => assert_eq!(status, CULET_ERR_CANCELLED),
+        }
+    }
+    panic!("cancelled a hundred times");
+}
+
+/// Asks about a picture; returns what is said in the first tokens, and whether it ended.
+fn see_and_say(run: *mut Session) -> (String, bool) {
+    let rgb: Vec<u8> = (0..3 * 48 * 48).map(|i| (i % 251) as u8).collect();
+    let none = null_mut();
+    in_the_end(|| unsafe { culet_session_append_image(run, rgb.as_ptr(), 48, 48, 144, 70, none) });
+    say(run, "What is this?");
+    in_the_end(|| unsafe { culet_session_prompt(run, null_mut(), none) });
+    let mut event = Event { kind: -1, stop: -1, data: null(), len: 0 };
+    let mut said = String::new();
+    for _ in 0..200 {
+        in_the_end(|| unsafe { culet_session_next(run, &raw mut event, none) });
+        match event.kind {
+            CULET_EVENT_END => return (said, true),
+            CULET_EVENT_ANSWER => said += unsafe { CStr::from_ptr(event.data) }.to_str().unwrap(),
+            _ => {}
+        }
+    }
+    (said, false)
+}
+
+#[test]
+fn many_sessions_share_an_engine_and_some_are_cancelled_at_random() {
+    let (first, engine) = (open(true), Shared(open(true)));
+    let run = session(first, 256);
+    let expected = see_and_say(run);
+    assert!(expected.1);
+    free(run, first);
+    // All of them are the first to ask this engine for its eye.
+    let runs: Vec<_> = (0..6).map(|_| Shared(session(engine.ptr(), 256))).collect();
+    unsafe { culet_engine_free(engine.ptr()) };
+    std::thread::scope(|scope| {
+        for (i, run) in runs.iter().enumerate() {
+            let expected = &expected;
+            scope.spawn(move || {
+                let said = see_and_say(run.ptr());
+                assert!(said.1 && (i % 2 == 1 || said == *expected), "{i}: {said:?}");
+            });
+            if i % 2 == 1 {
+                scope.spawn(move || {
+                    for n in 0..8_u64 {
+                        std::thread::sleep(std::time::Duration::from_millis(
+                            (i as u64 * 7 + n) % 9,
+                        ));
+                        unsafe { culet_session_cancel(run.ptr()) };
+                    }
+                });
+            }
+        }
+    });
+    runs.iter().rev().for_each(|run| unsafe { culet_session_free(run.ptr()) });
 }
 
 #[test]

@@ -95,7 +95,8 @@ pub(super) unsafe fn enter(
         guard::enter(err, || {
             let session = handle::borrow(session.cast_const(), "session")?;
             let mut inner = session.inner.lock()?;
-            inner.snapshot = Vec::new();
+            // The last view is valid during this call, which may restore from it.
+            let _view = std::mem::take(&mut inner.snapshot);
             let result = body(&mut inner);
             session.n_past.store(inner.session.n_past(), Ordering::Relaxed);
             if result.as_ref().is_err_and(|f| f.status == CULET_ERR_CANCELLED) {
