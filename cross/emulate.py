@@ -1,16 +1,29 @@
-"""Runs what `cargo xtask dist` made under emulated processors, and compares it with this machine.
+"""Runs what `cargo xtask dist` made under emulated processors, and judges what it computes.
 
-    python3 cross/emulate.py aarch64-linux target/release/culet | tee cross/record/aarch64-linux.txt
+    python3 cross/emulate.py aarch64-linux target/release/culet > cross/record/aarch64-linux.txt
 
 In: a target's name, the program of this machine, and names of processors if not all are wanted.
-Out: a line for each check; status 1 if one failed. The package is looked for in target/dist; QEMU's
-user emulation must be installed.
-Float weights must agree within KERNEL (the same sums in another order). The tiny model's weights
-are quantised, and so are its activations, differently by each kernel: there the best tokens must
-agree and the distributions be near (QUANT). Its answers about text, a sound and a picture are told
-beside this machine's; they may differ where two words are nearly as good.
+Out: a line for each check; status 1 if one failed. Needs QEMU's user emulation, a C compiler for the
+target and pkg-config.
+
+The archive in target/dist is unpacked into an empty folder, which is then moved; programs start in
+another folder, with no environment, and find the small model that ships by themselves.
+
+What must hold on every processor:
+
+1. The processor is seen to have, and to lack, what it should.
+2. Float weights: the same maths in another order, so within KERNEL of this machine.
+3. Quantised weights (the small model): each kernel rounds activations in its own way. What counts is
+   the distance from the same weights in float32 (dequantise.py): at most FACTOR times this machine's.
+   This machine's distance must itself be below ROUNDING, or it would be no measure.
+4. Answers about a text, a sound and a picture, token by token: the logits as in 3; and where the
+   best token of the float32 answer leads by more than twice what is allowed (FACTOR times the largest
+   difference of any logit on this machine), the same token. Where it leads by less, answers may
+   part, and are not compared further. DECIDED of all tokens at least must lead by more.
+5. The C library: `ffi/tests/smoke.c`, compiled with the package's header and pkg-config file, runs.
 """
 
+import ast
 import glob
 import json
 import math
@@ -21,149 +34,245 @@ import subprocess
 import sys
 import tempfile
 
-# For each target: QEMU, where its system's libraries and ALSA are, processors, what they have and
-# what they lack.
+from dequantise import dequantise
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+HOST = "this machine"
+# For each target: QEMU, where its system's libraries and ALSA are, its C compiler, processors, what
+# they have and what they lack.
 TARGETS = {
     "aarch64-linux": ("qemu-aarch64", "/usr/aarch64-linux-gnu",
-                      "target/dist/aarch64-linux/sysroot/usr/lib/aarch64-linux-gnu", [
-        ("cortex-a72", [], ["dotprod", "i8mm"]),
+                      "target/dist/aarch64-linux/sysroot/usr/lib/aarch64-linux-gnu",
+                      "aarch64-linux-gnu-gcc", [
+        ("cortex-a72", ["neon"], ["dotprod", "i8mm"]),
         ("neoverse-n1", ["dotprod"], ["i8mm"]),
         ("max", ["dotprod", "i8mm"], []),
     ]),
-    "x86_64-linux": ("qemu-x86_64", "/", "", [
+    "x86_64-linux": ("qemu-x86_64", "/", "", "cc", [
+        (HOST, ["sse4.2"], []),
+        ("core2duo", ["ssse3"], ["sse4.2"]),
         ("Nehalem", ["sse4.2"], ["avx"]),
-        ("max", ["avx2"], ["avx512f"]),
+        ("Haswell", ["avx2"], ["avx512f"]),
     ]),
 }
-KERNEL = 1e-4
-# Least share of equal best tokens, and most mean divergence.
-QUANT = (0.9, 0.05)
-TINY_IDS = [2, 105, 9, 33, 71, 8, 64, 19, 5, 200, 41]
-TINY = ["--model", "models/tiny/culet-tiny-q4_0.gguf",
-        "--mmproj", "models/tiny/mmproj-culet-tiny-q8_0.gguf"]
-SOUND = "tests/golden/media/sound.wav"
-PICTURE = "tests/golden/media/pictures/rgb_50x30.png"
-MEDIA = ["models/fixtures/media.gguf", "--mmproj", "models/fixtures/media-mmproj.gguf", "-t", "1"]
+KERNEL = 1e-5
+FACTOR = 2.0
+ROUNDING = 0.03
+DECIDED = 0.8
+FIXTURES = os.path.join(ROOT, "models/fixtures")
+GOLDENS = os.path.join(ROOT, "tests/golden/media")
+TINY = os.path.join(ROOT, "models/tiny")
+IDS = [2, 105, 9, 33, 71, 8, 64, 19, 5, 200, 41]
+SOUND = os.path.join(TINY, "heldout/sounds/seen01.flac")
+PICTURE = os.path.join(TINY, "heldout/pictures/picture00.png")
 ANSWERS = {
     "text": ["What is the capital of France?"],
-    "sound": ["--audio", SOUND, "Write down what is said."],
-    "picture": ["--image", PICTURE, "What colour is this?"],
+    "sound": ["--audio", SOUND, "Transcribe."],
+    "picture": ["--image", PICTURE, "--budget", "70", "How many shapes are there?"],
 }
 
 
 def read_npy(path):
-    """Returns the values of a little-endian float32 array."""
+    """Returns the rows of a little-endian float32 array."""
     with open(path, "rb") as file:
         data = file.read()
-    assert data[:6] == b"\x93NUMPY" and b"'<f4'" in data[:128], path
     start = 10 + struct.unpack("<H", data[8:10])[0]
-    return struct.unpack(f"<{(len(data) - start) // 4}f", data[start:])
+    shape = ast.literal_eval(data[10:start].decode())["shape"]
+    values = struct.unpack(f"<{math.prod(shape)}f", data[start:])
+    return [values[i:i + shape[-1]] for i in range(0, len(values), shape[-1])]
+
+
+def pairs(got, expected):
+    """Returns the values of rows side by side; tokens that may not be chosen are left out."""
+    assert len(got) == len(expected), (len(got), len(expected))
+    both = [(a, b) for x, y in zip(got, expected) for a, b in zip(x, y)]
+    assert all(math.isinf(a) == math.isinf(b) for a, b in both)
+    return [(a, b) for a, b in both if not math.isinf(b)]
 
 
 def difference(got, expected):
     """Returns the length of the difference, as a part of the expected length."""
-    assert len(got) == len(expected), (len(got), len(expected))
-    off = sum((a - b) ** 2 for a, b in zip(got, expected))
-    return (off / sum(b * b for b in expected)) ** 0.5
+    both = pairs(got, expected)
+    return math.sqrt(sum((a - b) ** 2 for a, b in both) / sum(b * b for _, b in both))
 
 
-def chances(logits):
-    """Returns the logarithms of the chances that logits give."""
-    top = max(logits)
-    total = top + math.log(sum(math.exp(x - top) for x in logits))
-    return [x - total for x in logits]
+def best(row):
+    """Returns the best token, and how far it leads."""
+    first = max(range(len(row)), key=row.__getitem__)
+    return first, row[first] - max(row[:first] + row[first + 1:])
 
 
-def agreement(got, expected):
-    """Returns the share of rows with equal best tokens, and the mean divergence of the rows."""
-    n_vocab, n_same, divergence = len(expected) // len(TINY_IDS), 0, 0.0
-    for start in range(0, len(expected), n_vocab):
-        a = chances(expected[start:start + n_vocab])
-        b = chances(got[start:start + n_vocab])
-        n_same += a.index(max(a)) == b.index(max(b))
-        divergence += sum(math.exp(x) * (x - y) for x, y in zip(a, b))
-    return n_same / len(TINY_IDS), divergence / len(TINY_IDS)
+def comparable(got, expected):
+    """Returns the rows of two answers up to the first token that is not the same."""
+    n = min(len(got), len(expected))
+    for i in range(n):
+        if best(got[i])[0] != best(expected[i])[0]:
+            n = i + 1
+            break
+    return got[:n], expected[:n]
 
 
-def run(program, words):
-    """Runs a program and returns what it prints."""
-    done = subprocess.run(program + words, capture_output=True, text=True, check=False)
+def parting(got, expected, allowed):
+    """Tells where two answers part, and whether they may."""
+    for i, (x, y) in enumerate(zip(got, expected)):
+        token, lead = best(y)
+        if best(x)[0] != token:
+            return lead <= 2 * allowed, f"parts at token {i + 1}, which leads by {lead:.2f}"
+    return len(got) == len(expected), f"all {len(expected)} tokens the same"
+
+
+def run(program, words, folder):
+    """Runs a program in a folder, without an environment, and returns what it prints."""
+    done = subprocess.run(program + words, capture_output=True, text=True, check=False, cwd=folder,
+                          env={})
     if done.returncode != 0:
-        raise SystemExit(f"{' '.join(program + words)}: {done.stderr.strip()}")
+        raise SystemExit(f"{' '.join(program + words)}: {done.returncode} {done.stderr.strip()}")
     return done.stdout
 
 
-def probes(folder):
-    """Returns the stages with float weights: their names, arguments and outputs."""
+def array(program, words, folder):
+    """Runs a stage that writes an array; returns what it prints and the array's rows."""
+    out = os.path.join(folder, "out.npy")
+    said = run(program, ["probe", *words, "-t", "1", "--out", out], folder)
+    return said, read_npy(out)
+
+
+def floats(program, folder):
+    """Returns the results of the stages with float weights."""
     ids = os.path.join(folder, "ids.json")
     with open(ids, "w", encoding="utf-8") as file:
-        json.dump({"ids": TINY_IDS}, file)
-    return {
-        "decoder": ["logits", "models/fixtures/e2b.gguf", "--ids", ids, "-t", "1"],
-        "tiny": ["logits", TINY[1], "--ids", ids, "-t", "1"],
-        "sound": ["audio", *MEDIA, "--audio", SOUND],
-        "picture": ["vision", *MEDIA, "--image", PICTURE, "--budget", "70"],
+        json.dump({"ids": IDS}, file)
+    media = [f"{FIXTURES}/media.gguf", "--mmproj", f"{FIXTURES}/media-mmproj.gguf"]
+    picture = f"{GOLDENS}/pictures/rgb_50x30.png"
+    stages = {
+        "decoder": ["logits", f"{FIXTURES}/e2b.gguf", "--ids", ids],
+        "sound encoder": ["audio", *media, "--audio", f"{GOLDENS}/sound.wav"],
+        "picture encoder": ["vision", *media, "--image", picture, "--budget", "70"],
     }
+    return {name: array(program, words, folder)[1] for name, words in stages.items()}
 
 
-def measure(program):
-    """Returns the arrays of all stages and the tiny model's answers."""
-    with tempfile.TemporaryDirectory() as folder:
-        arrays = {}
-        for name, words in probes(folder).items():
-            out = os.path.join(folder, name + ".npy")
-            run(program, ["probe", *words, "--out", out])
-            arrays[name] = read_npy(out)
-    answers = {}
+def answers(program, more, folder):
+    """Returns texts and logits of the answers."""
+    found = {}
     for name, words in ANSWERS.items():
-        words = ["run", *words, *TINY, "--greedy", "-n", "12", "-t", "1", "--json"]
-        answers[name] = json.loads(run(program, words))["text"]
-    return arrays, answers
+        words = ["answer", *words, *more, "--greedy", "-n", "16"]
+        said, rows = array(program, words, folder)
+        found[name] = (json.loads(said)["text"], rows)
+    return found
+
+
+class Measure:
+    """What this machine computes, and how far that is from float32."""
+
+    def __init__(self, native, folder):
+        copies = [os.path.join(folder, name) for name in ("tiny.gguf", "mmproj-tiny.gguf")]
+        files = [f"{TINY}/culet-tiny-q4_0.gguf", f"{TINY}/mmproj-culet-tiny-q8_0.gguf"]
+        for source, target in zip(files, copies):
+            dequantise(source, target)
+        self.floats = floats(native, folder)
+        model = ["--model", files[0], "--mmproj", files[1]]
+        exact = ["--model", copies[0], "--mmproj", copies[1], "--kv", "f32"]
+        self.answers, self.exact = answers(native, model, folder), answers(native, exact, folder)
+        self.errors, self.largest, n_decided, leads = {}, 0.0, 0, []
+        for name, (_, rows) in self.exact.items():
+            got, expected = comparable(self.answers[name][1], rows)
+            self.errors[name] = difference(got, expected)
+            self.largest = max(self.largest, *(abs(a - b) for a, b in pairs(got, expected)))
+            leads += [best(row)[1] for row in rows]
+        self.allowed = FACTOR * self.largest
+        n_decided = sum(lead > 2 * self.allowed for lead in leads)
+        self.is_measure = max(self.errors.values()) <= ROUNDING
+        self.is_measure &= n_decided >= DECIDED * len(leads)
+        told = ", ".join(f"{name} {error:.1e}" for name, error in self.errors.items())
+        print(f"{HOST}: from float32: {told}; a logit at most {self.largest:.2f}; {n_decided} of "
+              f"{len(leads)} tokens lead by more than {2 * self.allowed:.2f}: "
+              f"{'ok' if self.is_measure else 'FAILED'}", flush=True)
+        for name, (text, _) in self.exact.items():
+            print(f"float32: answer about a {name}: {text!r}")
+
+
+def judge(program, measure, folder):
+    """Yields what each check found: its name, whether it holds, and words."""
+    for name, rows in floats(program, folder).items():
+        error = difference(rows, measure.floats[name])
+        yield name, error < KERNEL, f"relative difference {error:.1e}"
+    for name, (text, rows) in answers(program, [], folder).items():
+        got, expected = comparable(rows, measure.exact[name][1])
+        error = difference(got, expected)
+        told = f"{error:.1e} from float32, {error / measure.errors[name]:.2f} of this machine's"
+        yield f"logits about a {name}", error <= FACTOR * measure.errors[name], told
+        holds, where = parting(rows, measure.exact[name][1], measure.allowed)
+        yield f"answer about a {name}", holds, f"{text!r}, {where}"
+
+
+def smoke(package, compiler, folder):
+    """Compiles the C program with what the package brings; returns its path."""
+    paths = {"PKG_CONFIG_PATH": os.path.join(package, "lib/pkgconfig"), "PATH": os.environ["PATH"]}
+    flags = subprocess.run(["pkg-config", "--cflags", "--libs", "culet"], capture_output=True,
+                           text=True, check=True, env=paths).stdout.split()
+    program = os.path.join(folder, "smoke")
+    source = os.path.join(ROOT, "ffi/tests/smoke.c")
+    rpath = f"-Wl,-rpath,{package}/lib"
+    subprocess.run([compiler, "-std=c99", source, "-o", program, *flags, "-lm", rpath], check=True)
+    return program
+
+
+def unpack(target, folder):
+    """Unpacks the archive into an empty folder, moves what was in it and returns its place."""
+    archives = glob.glob(os.path.join(ROOT, f"target/dist/culet-*-{target}.tar.gz"))
+    if len(archives) != 1:
+        raise SystemExit(f"{len(archives)} archives in target/dist; run: cargo xtask dist {target}")
+    with tempfile.TemporaryDirectory(dir=folder) as first:
+        shutil.unpack_archive(archives[0], first, filter="fully_trusted")
+        (name,) = os.listdir(first)
+        package = os.path.join(folder, "moved")
+        shutil.move(os.path.join(first, name), package)
+    print(f"{target}, {os.path.basename(archives[0])}")
+    return package
 
 
 def main():
-    """Compares each emulated processor with this machine."""
+    """Judges each emulated processor."""
     target, native, *wanted = sys.argv[1:]
-    qemu, root, alsa, processors = TARGETS[target]
+    qemu, root, alsa, compiler, processors = TARGETS[target]
     qemu = shutil.which(qemu) or shutil.which(qemu + "-static")
     if qemu is None:
         raise SystemExit("QEMU's user emulation is missing: apt-get install qemu-user")
-    package = [p for p in glob.glob(f"target/dist/culet-*-{target}") if os.path.isdir(p)]
-    if len(package) != 1:
-        raise SystemExit(f"{len(package)} packages in target/dist; run: cargo xtask dist {target}")
-    failures = 0
-    print(f"{target}, {os.path.basename(package[0])}")
-    arrays, answers = measure([native])
-    print("this machine:", json.loads(run([native], ["doctor", "--json"]))["cpu"])
-    for cpu, has, lacks in processors:
-        if wanted and cpu not in wanted:
-            continue
-        program = [qemu, "-L", root, "-E", f"LD_LIBRARY_PATH={os.path.abspath(alsa)}", "-cpu", cpu,
-                   os.path.join(package[0], "bin/culet")]
-        report = json.loads(run(program, ["doctor", "--json"]))
-        found, kernels = report["cpu_features"], report["kernel_features"]
-        fits = all(f in found for f in has) and not any(f in found for f in lacks)
-        # Kernels name features in capitals and without marks: SSE42, DOTPROD, MATMUL_INT8.
-        print(f"{cpu}: processor {' '.join(found)}; kernels {' '.join(kernels)}; "
-              f"{'as expected' if fits else 'FAILED'}")
-        failures += not fits
-        other_arrays, other_answers = measure(program)
-        for name, expected in arrays.items():
-            if name == "tiny":
-                same, divergence = agreement(other_arrays[name], expected)
-                good = same >= QUANT[0] and divergence <= QUANT[1]
-                found = f"{same:.0%} of the best tokens agree, divergence {divergence:.1e}"
-            else:
-                error = difference(other_arrays[name], expected)
-                good, found = error < KERNEL, f"relative difference {error:.1e}"
-            failures += not good
-            print(f"{cpu}: {name}: {found} {'ok' if good else 'FAILED'}", flush=True)
-        for name, expected in answers.items():
-            answer = other_answers[name]
-            failures += not answer
-            told = "the same here" if answer == expected else f"here {expected!r}"
-            print(f"{cpu}: answer about a {name}: {answer!r}, {told}", flush=True)
+    with tempfile.TemporaryDirectory() as place:
+        folder = os.path.join(place, "elsewhere")
+        os.mkdir(folder)
+        package = unpack(target, place)
+        native = [os.path.abspath(native)]
+        report = json.loads(run(native, ["doctor", "--json"], folder))
+        print(f"{HOST}: {report['cpu']}")
+        measure = Measure(native, folder)
+        failures = not measure.is_measure
+        library = smoke(package, compiler, place)
+        for cpu, has, lacks in processors:
+            if wanted and cpu not in wanted:
+                continue
+            libraries = ["-E", f"LD_LIBRARY_PATH={os.path.join(ROOT, alsa)}"] if alsa else []
+            emulator = [] if cpu == HOST else [qemu, "-L", root, *libraries, "-cpu", cpu]
+            program = emulator + [os.path.join(package, "bin/culet")]
+            report = json.loads(run(program, ["doctor", "--json"], folder))
+            found, kernels = report["cpu_features"], report["kernel_features"]
+            holds = all(f in found for f in has) and not any(f in found for f in lacks)
+            told = f"{' '.join(found)}; kernels {' '.join(kernels)}"
+            said = run(emulator + [library], measure_files(), folder)
+            checks = [("processor", holds, told), ("library", bool(said.strip()), repr(said))]
+            for checked in (checks, judge(program, measure, folder)):
+                for name, holds, told in checked:
+                    failures += not holds
+                    print(f"{cpu}: {name}: {told}: {'ok' if holds else 'FAILED'}", flush=True)
+    print(f"{failures} failed")
     raise SystemExit(1 if failures else 0)
 
 
-main()
+def measure_files():
+    """Returns the small model's files."""
+    return [f"{TINY}/culet-tiny-q4_0.gguf", f"{TINY}/mmproj-culet-tiny-q8_0.gguf"]
+
+
+if __name__ == "__main__":
+    main()

@@ -212,6 +212,22 @@ fn pictures_equal_transformers() {
 }
 
 #[test]
+fn answers_come_with_what_their_tokens_were_chosen_from() {
+    let scratch = Scratch::new("answers");
+    let out = scratch.path("logits.npy");
+    let words = ["What is the capital of France?", "-m", TINY, "--greedy", "-n", "5", "-t", "1"];
+    let found = json_of(&[&["probe", "answer", "--out", &out][..], &words].concat());
+    let said = json_of(&[&["run", "--json"][..], &words].concat());
+    assert_eq!(found["text"], said["text"]);
+    let rows = npy::read(Path::new(&out));
+    assert_eq!(rows.shape[0], number(&said["tokens"]["answer"]));
+    let best = |row: &[f32]| (0..row.len()).max_by(|&a, &b| row[a].total_cmp(&row[b])).unwrap();
+    let ids: Vec<usize> = rows.values.chunks(rows.shape[1]).map(best).collect();
+    let ids = scratch.write("ids.json", format!("{ids:?}"));
+    assert_eq!(json_of(&["probe", "text", TINY, "--ids", &ids])["text"], found["text"]);
+}
+
+#[test]
 fn bad_probes_are_errors() {
     let scratch = Scratch::new("bad-probes");
     let (out, text) = (scratch.path("out.npy"), scratch.write("text", b"\xff\xfe"));

@@ -110,7 +110,7 @@ pub(crate) fn run(root: &Path, name: &str) -> Result<(), String> {
     common.extend(std.arguments);
     let environment = [environment, std.environment.to_vec()].concat();
     fs::remove_dir_all(&place.package).ok();
-    for part in ["bin", "lib", "include"] {
+    for part in ["bin", "lib/pkgconfig", "lib/cmake/culet", "include", MODELS] {
         make(&place.package.join(part))?;
     }
     if target.has_program {
@@ -118,16 +118,18 @@ pub(crate) fn run(root: &Path, name: &str) -> Result<(), String> {
         place.forget_links()?;
         let line = [&build, &[features.as_str()][..], &common].concat();
         steps.cargo("program", &line, &environment)?;
-        place.keep(&place.built, &["culet", "culet.exe"], "bin")?;
+        place.keep(&place.built, &PROGRAMS, "bin")?;
+        place.keep_model(root)?;
     }
     place.forget_links()?;
     let line =
         [&["build", "-p", "culet-ffi", "--features"], &[features.as_str()][..], &common].concat();
     steps.cargo("library", &line, &environment)?;
-    place.keep(&place.built, &LIBRARIES, "lib")?;
+    place.keep(&place.built, target.libraries(), "lib")?;
     place.keep_kernels()?;
     place.strip()?;
-    copy(&root.join("ffi/include/culet.h"), &place.package.join("include/culet.h"))?;
+    place.check_sizes()?;
+    place.describe(&root.join("ffi"))?;
     for file in ["LICENSE-APACHE", "LICENSE-MIT", "README.md"] {
         copy(&root.join(file), &place.package.join(file))?;
     }
@@ -137,6 +139,8 @@ pub(crate) fn run(root: &Path, name: &str) -> Result<(), String> {
     place.pack()
 }
 
+const PROGRAMS: [&str; 2] = ["culet", "culet.exe"];
+/// Dynamic libraries first.
 const LIBRARIES: [&str; 6] = [
     "libculet_c.so",
     "libculet_c.dylib",
@@ -145,6 +149,12 @@ const LIBRARIES: [&str; 6] = [
     "libculet_c.a",
     "culet_c.lib",
 ];
+const DYNAMIC_LIBRARIES: usize = 4;
+/// Where the program looks for the small model, from the folder above its own.
+const MODELS: &str = "share/culet/models";
+/// Most bytes of the program, and of the library, if the kernels of no GPU are in it.
+const PROGRAM_BYTES_MAX: u64 = 12_000_000;
+const LIBRARY_BYTES_MAX: u64 = 8_000_000;
 
 fn unknown(name: &str) -> String {
     let names: Vec<_> = TARGETS.iter().map(|t| t.name).collect();
@@ -152,6 +162,30 @@ fn unknown(name: &str) -> String {
 }
 
 impl Target {
+    /// Whether the kernels are modules beside the library.
+    fn has_modules(&self) -> bool {
+        self.features.contains(&"dynamic-backends")
+    }
+
+    /// Libraries that are shipped; a static one would still need the kernels' dynamic ones.
+    fn libraries(&self) -> &'static [&'static str] {
+        if self.has_modules() { &LIBRARIES[..DYNAMIC_LIBRARIES] } else { &LIBRARIES }
+    }
+
+    /// Tells whether a file of this size may not be shipped, and why.
+    fn too_large(&self, name: &str, bytes: u64) -> Option<String> {
+        let most = match name {
+            _ if self.features.iter().any(|f| ["cuda", "metal", "vulkan"].contains(f)) => {
+                return None;
+            }
+            _ if PROGRAMS.contains(&name) => PROGRAM_BYTES_MAX,
+            _ if LIBRARIES[..DYNAMIC_LIBRARIES].contains(&name) => LIBRARY_BYTES_MAX,
+            _ => return None,
+        };
+        let text = || format!("{name} has {bytes} bytes, expected at most {most}");
+        (bytes > most).then(text)
+    }
+
     /// Tells what is missing to build for it here.
     fn check(&self) -> Result<(), String> {
         if env::consts::OS != self.host {
@@ -249,6 +283,49 @@ impl<'a> Place<'a> {
         }
     }
 
+    /// Copies the small model and its card to where the program looks for it.
+    fn keep_model(&self, root: &Path) -> Result<(), String> {
+        let tiny = root.join("models/tiny");
+        let is_kept = |p: &&PathBuf| p.extension().is_some_and(|e| e == "gguf");
+        let models = files(&tiny);
+        let card = tiny.join("README.md");
+        for file in models.iter().filter(is_kept).chain([&card]) {
+            let name = file.file_name().ok_or("a file has a name")?;
+            copy(file, &self.package.join(MODELS).join(name))?;
+        }
+        Ok(())
+    }
+
+    /// Writes what compilers and build systems ask for; it holds wherever the package lies.
+    fn describe(&self, ffi: &Path) -> Result<(), String> {
+        copy(&ffi.join("include/culet.h"), &self.package.join("include/culet.h"))?;
+        for (template, place) in [
+            ("culet.pc.in", "lib/pkgconfig/culet.pc"),
+            ("cmake/culet-config.cmake.in", "lib/cmake/culet/culet-config.cmake"),
+        ] {
+            let template = ffi.join(template);
+            let text = fs::read_to_string(&template);
+            let text = text.map_err(|e| format!("{}: {e}", template.display()))?;
+            write(&self.package.join(place), &filled(&text))?;
+        }
+        Ok(())
+    }
+
+    /// Refuses programs and libraries that have become too large.
+    fn check_sizes(&self) -> Result<(), String> {
+        let shipped = self.shipped();
+        let mut large = shipped.iter().filter_map(|(n, size)| self.target.too_large(n, *size));
+        large.next().map_or(Ok(()), Err)
+    }
+
+    /// Returns names and bytes of programs and libraries.
+    fn shipped(&self) -> Vec<(String, u64)> {
+        let all = [files(&self.package.join("bin")), files(&self.package.join("lib"))].concat();
+        let named = |path: &PathBuf| path.file_name().unwrap_or_default().display().to_string();
+        let sized = all.iter().filter_map(|p| Some((named(p), fs::metadata(p).ok()?)));
+        sized.filter(|(_, m)| m.is_file()).map(|(name, m)| (name, m.len())).collect()
+    }
+
     /// Copies the kernels' modules and libraries, if they are apart, from the newest build.
     fn keep_kernels(&self) -> Result<(), String> {
         let builds = files(&self.built.join("build")).into_iter();
@@ -293,14 +370,18 @@ impl<'a> Place<'a> {
             }
         };
         write(&self.dist.join(format!("{archive}.sha256")), &sum)?;
-        for file in [files(&self.package.join("bin")), files(&self.package.join("lib"))].concat() {
-            let size = fs::metadata(&file).map_or(0, |m| m.len());
-            let name = file.file_name().unwrap_or_default().to_string_lossy();
+        for (name, size) in self.shipped() {
             println!("    {size:>10}  {name}");
         }
         println!("==> {}\n    {}", self.dist.join(&archive).display(), sum.trim());
         Ok(())
     }
+}
+
+/// Fills in a template of the C library; its folder is told from the place of the file itself.
+fn filled(template: &str) -> String {
+    let text = template.replace("@PREFIX@", "${pcfiledir}/../..");
+    text.replace("@VERSION@", env!("CARGO_PKG_VERSION"))
 }
 
 /// Tells whether a file is one of ggml's libraries or modules.
@@ -379,6 +460,38 @@ mod tests {
         let value = |key: &str| &environment.iter().find(|(k, _)| *k == key).unwrap().1;
         assert_eq!(value("PKG_CONFIG_SYSROOT_DIR"), "/r/target/dist/aarch64-linux/sysroot");
         assert_eq!(value("CMAKE_TOOLCHAIN_FILE"), "/r/cross/aarch64-linux.cmake");
+    }
+
+    #[test]
+    fn packages_say_where_they_are_by_themselves() {
+        let text = filled("prefix=@PREFIX@\nVersion: @VERSION@\n");
+        let version = env!("CARGO_PKG_VERSION");
+        assert_eq!(text, format!("prefix=${{pcfiledir}}/../..\nVersion: {version}\n"));
+        for template in ["culet.pc.in", "cmake/culet-config.cmake.in"] {
+            let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../ffi").join(template);
+            let text = filled(&fs::read_to_string(path).unwrap());
+            assert!(text.contains(version) && !text.contains('@'), "{text}");
+        }
+    }
+
+    #[test]
+    fn large_programs_and_libraries_are_refused() {
+        let named = |name: &str| TARGETS.iter().find(|t| t.name == name).unwrap();
+        let linux = named("x86_64-linux");
+        assert_eq!(linux.too_large("culet", PROGRAM_BYTES_MAX), None);
+        let told = linux.too_large("culet", PROGRAM_BYTES_MAX + 1).unwrap();
+        assert!(told.contains("culet has 12000001 bytes"), "{told}");
+        assert!(linux.too_large("libculet_c.so", LIBRARY_BYTES_MAX + 1).is_some());
+        assert_eq!(linux.too_large("libggml-cpu-haswell.so", LIBRARY_BYTES_MAX + 1), None);
+        assert_eq!(named("aarch64-macos").too_large("culet", PROGRAM_BYTES_MAX + 1), None);
+    }
+
+    #[test]
+    fn static_libraries_are_shipped_only_whole() {
+        for target in &TARGETS {
+            let has_static = target.libraries().contains(&"libculet_c.a");
+            assert_eq!(has_static, !target.has_modules(), "{}", target.name);
+        }
     }
 
     #[test]

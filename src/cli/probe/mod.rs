@@ -3,10 +3,11 @@
 //! In: files. Out: arrays as little-endian float32 `.npy`, the rest as one JSON document.
 //!
 //! - `text`: tokens, text, prompt, parse
-//! - `logits`: the decoder
+//! - `logits`: the decoder; `answer`: everything together
 //! - `media`: the encoders
 //! - `npy`: arrays
 
+mod answer;
 mod logits;
 mod media;
 mod npy;
@@ -34,6 +35,8 @@ enum Stage {
     Parse(text::ParseArgs),
     /// Run the decoder: [n, n_vocab] after the soft cap
     Logits(logits::LogitsArgs),
+    /// Answer as `run` does: {"text": ...} and the logits of its tokens, [n, n_vocab]
+    Answer(Box<answer::AnswerArgs>),
     /// Encode a sound: soft tokens [n, n_embd]
     Audio(media::AudioArgs),
     /// Encode a picture: soft tokens [n, n_embd]
@@ -48,6 +51,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
         Stage::Prompt(args) => text::prompt(&args),
         Stage::Parse(args) => text::parse(&args),
         Stage::Logits(args) => logits::logits(&args),
+        Stage::Answer(args) => answer::answer(&args),
         Stage::Audio(args) => media::audio(&args),
         Stage::Vision(args) => media::vision(&args),
     }

@@ -3,6 +3,7 @@
 
 use std::io::Read;
 use std::sync::Arc;
+use std::time::Duration;
 use std::time::Instant;
 
 use culet::Error;
@@ -24,22 +25,54 @@ use crate::cli::run::stop;
 use crate::cli::run::stop::Stoppable;
 use crate::cli::run::story::Story;
 
+/// A question that can be answered.
+pub(crate) struct Question {
+    pub(crate) session: Session,
+    story: Story,
+    /// Soft tokens of its pictures and sounds.
+    n_media: usize,
+    /// Where the random numbers begin.
+    seed: u64,
+    /// What opening the model and encoding the media took.
+    times: [Duration; 2],
+}
+
+impl Question {
+    /// Opens the model and encodes what the question is about.
+    ///
+    /// # Errors
+    /// Whatever the arguments, opening and encoding bring.
+    pub(crate) fn new(args: &Args, is_terminal: bool) -> Result<Self> {
+        stop::listen()?;
+        let text = question(args, is_terminal)?;
+        let opening = args.opening.conversation()?;
+        let start = Instant::now();
+        let engine = args.model.open(!args.attached.files.is_empty())?;
+        let seed = args.sampling.seed();
+        let mut session = args.sampling.session(&engine, seed)?;
+        let mut story = Story::open(opening, args.session.as_deref(), &mut session)?;
+        let opened = start.elapsed();
+        log::info!("opened in {:.0} ms", opened.as_secs_f64() * 1e3);
+        let media = encode(args, &mut session)?;
+        let encoded = start.elapsed() - opened;
+        let n_media = media.iter().map(|m| m.n_tokens()).sum();
+        story.ask(media, text);
+        Ok(Self { session, story, n_media, seed, times: [opened, encoded] })
+    }
+
+    /// Feeds the question, so that the session can answer it token by token.
+    ///
+    /// # Errors
+    /// As for [`Session::prompt`].
+    pub(crate) fn prompt(&mut self) -> Result<()> {
+        self.session.prompt(&self.story.conversation, &self.story.media).map(drop)
+    }
+}
+
 /// Answers one question.
 pub(super) fn ask(args: &Args, is_terminal: bool) -> Result<()> {
-    stop::listen()?;
-    let text = question(args, is_terminal)?;
-    let opening = args.opening.conversation()?;
-    let start = Instant::now();
-    let engine = args.model.open(!args.attached.files.is_empty())?;
-    let seed = args.sampling.seed();
-    let mut session = args.sampling.session(&engine, seed)?;
-    let mut story = Story::open(opening, args.session.as_deref(), &mut session)?;
-    let opened = start.elapsed();
-    log::info!("opened in {:.0} ms", opened.as_secs_f64() * 1e3);
-    let media = encode(args, &mut session)?;
-    let encoded = start.elapsed() - opened;
-    let n_media = media.iter().map(|m| m.n_tokens()).sum();
-    story.ask(media, text);
+    let Question { mut session, mut story, n_media, seed, times } =
+        Question::new(args, is_terminal)?;
     let mut writer = Writer::default();
     let n_max = args.sampling.n_max();
     let outcome =
@@ -48,7 +81,7 @@ pub(super) fn ask(args: &Args, is_terminal: bool) -> Result<()> {
         })?;
     outcome.log_times();
     if args.json {
-        let mut document = outcome.to_json(n_media, [opened, encoded]);
+        let mut document = outcome.to_json(n_media, times);
         document["seed"] = seed.into();
         print::json(&document)?;
     }

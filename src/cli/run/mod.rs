@@ -20,6 +20,7 @@ use std::path::PathBuf;
 
 use culet::Result;
 
+pub(crate) use ask::Question;
 pub(crate) use ask::message;
 pub(crate) use attach::PictureArgs;
 pub(crate) use attach::parse_budget;
@@ -40,7 +41,7 @@ pub(crate) struct Args {
     #[command(flatten)]
     opening: option::OpeningArgs,
     #[command(flatten)]
-    sampling: option::SamplingArgs,
+    pub(crate) sampling: option::SamplingArgs,
     #[command(flatten)]
     model: ModelArgs,
     /// Go on with the conversation in this file, and keep it there
