@@ -122,9 +122,8 @@ pub(crate) fn run(root: &Path, name: &str) -> Result<(), String> {
         place.keep_model(root)?;
     }
     place.forget_links()?;
-    let line =
-        [&["build", "-p", "culet-ffi", "--features"], &[features.as_str()][..], &common].concat();
-    steps.cargo("library", &line, &environment)?;
+    let line = [&LIBRARY_BUILD[..], target.library_kinds(), &["--features", &features], &common];
+    steps.cargo("library", &line.concat(), &environment)?;
     place.keep(&place.built, target.libraries(), "lib")?;
     place.keep_kernels()?;
     place.strip()?;
@@ -140,6 +139,7 @@ pub(crate) fn run(root: &Path, name: &str) -> Result<(), String> {
 }
 
 const PROGRAMS: [&str; 2] = ["culet", "culet.exe"];
+const LIBRARY_BUILD: [&str; 4] = ["rustc", "-p", "culet-ffi", "--lib"];
 /// Dynamic libraries first.
 const LIBRARIES: [&str; 6] = [
     "libculet_c.so",
@@ -170,6 +170,11 @@ impl Target {
     /// Libraries that are shipped; a static one would still need the kernels' dynamic ones.
     fn libraries(&self) -> &'static [&'static str] {
         if self.has_modules() { &LIBRARIES[..DYNAMIC_LIBRARIES] } else { &LIBRARIES }
+    }
+
+    /// What cargo is told of the kinds of libraries; all of the package if nothing.
+    fn library_kinds(&self) -> &'static [&'static str] {
+        if self.has_modules() { &["--crate-type", "cdylib"] } else { &[] }
     }
 
     /// Tells whether a file of this size may not be shipped, and why.
