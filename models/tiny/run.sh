@@ -6,7 +6,7 @@ set -e
 cd "$(dirname "$0")"
 export TINY_WORK="${WORK:-work}" OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
 python="${PYTHON:-python3}"
-stage="${1:?stage: tokenizer, speech, check, audio, text, vision, tune, joint, heldout, export or score}"
+stage="${1:?stage: tokenizer, speech, check, audio, text, vision, tune, joint, restore, heldout, export or score}"
 shift
 mkdir -p "$TINY_WORK"
 case "$stage" in
@@ -20,6 +20,7 @@ speech)
     ;;
 check) $python -m train.check "$TINY_WORK/tokenizer.json" ;;
 audio | text | vision | tune | joint) $python -m "train.$stage" "${@:-60}" ;;
+restore) $python -m ship.restore culet-tiny-q4_0.gguf mmproj-culet-tiny-q8_0.gguf ;;
 heldout) $python -m ship.heldout heldout ;;
 export) $python -m ship.export . ;;
 score) $python -m ship.evaluate heldout "$@" ;;

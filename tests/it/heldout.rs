@@ -13,23 +13,23 @@ use crate::score::Score;
 
 /// Row, how many are asked, how many must be right: a little below what was measured.
 const FLOORS: [(&str, usize, usize); 14] = [
-    ("long: transcribe", 6, 4),
-    ("picture: caption", 8, 4),
-    ("picture: color", 8, 3),
+    ("long: transcribe", 6, 5),
+    ("picture: caption", 8, 6),
+    ("picture: color", 8, 7),
     ("picture: count", 8, 6),
-    ("picture: detect", 16, 6),
-    ("picture: place", 8, 5),
-    ("picture: read", 8, 2),
-    ("seen: act", 30, 25),
-    ("seen: transcribe", 30, 26),
+    ("picture: detect", 16, 10),
+    ("picture: place", 8, 7),
+    ("picture: read", 8, 5),
+    ("seen: act", 30, 28),
+    ("seen: transcribe", 30, 27),
     ("text: act", 28, 24),
     ("text: refuse", 14, 12),
     ("text: talk", 14, 12),
-    ("unseen: act", 20, 15),
-    ("unseen: transcribe", 20, 15),
+    ("unseen: act", 20, 16),
+    ("unseen: transcribe", 20, 16),
 ];
 /// Kind of voice, words that may be wrong, in per cent.
-const WRONG_WORDS: [(&str, usize); 3] = [("seen", 3), ("unseen", 6), ("long", 4)];
+const WRONG_WORDS: [(&str, usize); 3] = [("seen", 2), ("unseen", 4), ("long", 3)];
 /// Answers that every build gives word for word.
 const KEPT: [&str; 4] = ["seen01-words", "seen01-call", "text00", "text03"];
 

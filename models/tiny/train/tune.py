@@ -23,7 +23,7 @@ from train import joint
 from train import text
 
 # Utterances of one growth, scenes that share a grid, and how many such batches.
-HEARD, SEEN, GRIDS = 48, 16, 5
+HEARD, SEEN, GRIDS = 32, 16, 10
 BUDGET = 2000
 # Share of the sounds that are two utterances one after the other.
 JOINED = 0.1
@@ -62,7 +62,7 @@ class Store:
             pairs = r.choice(joint.spoken_pairs(r, u))
             if len(pairs[0][0]) < 1500:
                 out.append(lines.line(parts.tokenizer, pairs, soft))
-        for s, soft in r.sample(self.seen, min(count * 3 // 2, len(self.seen))):
+        for s, soft in r.sample(self.seen, min(count * 5 // 2, len(self.seen))):
             out.append(text.picture_line(parts.tokenizer, r, s, soft))
         return out
 
@@ -87,6 +87,9 @@ def main():
         kept = torch.load(path)
         parts.model.load_state_dict(kept["model"], strict=False)
         step = kept["step"]
+    # What the pieces mean was learned from text; here layers learn to read soft tokens.
+    for table in (parts.lm.embed_tokens, parts.lm.embed_tokens_per_layer):
+        table.weight.requires_grad_(False)
     opt = common.optimiser([(list(parts.lm.parameters()), 1.0)])
     clock, averages, first = common.Clock(minutes, peak, warm=30), common.Averages(), step
     r, g = sounds.seeded(90 + step + 5000 * rank)
