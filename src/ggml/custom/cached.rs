@@ -19,6 +19,10 @@ const HEADS: usize = 4;
 /// Cells between two looks at the greatest score; what a cache has is a multiple of it.
 const BLOCK: usize = 64;
 /// A mask's value for a cell that is not seen: minus infinity.
+#[cfg_attr(
+    not(target_arch = "x86_64"),
+    allow(dead_code, reason = "only the kernel for AVX-512 reads it")
+)]
 const HIDDEN: u16 = 0xfc00;
 /// Widths of heads are a multiple of it.
 const STEP: usize = 64;
@@ -80,6 +84,10 @@ struct Sides {
 }
 
 /// What four heads of one token look at.
+#[cfg_attr(
+    not(target_arch = "x86_64"),
+    allow(dead_code, reason = "only the kernel for AVX-512 reads it")
+)]
 struct Cells<'a> {
     keys: &'a [u16],
     values: &'a [u16],
