@@ -1,7 +1,7 @@
 //! Sessions: one conversation each, fed by the host and pulled event by event.
 //!
 //! In: text, pixels, samples, messages. Out: events of answers.
-//! - `option`: how one is made; `object`: [`Session`] itself, its snapshots
+//! - `option`: how one is made; `object`: the session itself, its snapshots
 //! - `append`: what is said and shown; `live`: sound while it is spoken
 //! - `answer`: prompts and what answers them; `turn`: the conversation between two prompts
 
