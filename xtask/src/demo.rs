@@ -56,17 +56,22 @@ pub(crate) fn run(root: &Path) -> Result<(), String> {
             &file,
             &example.prompt,
         ];
-        ask(root, title, &arguments, &example.expected)?;
+        ask(root, &format!("{title}: {:?}", example.expected), &arguments)?;
+        if kind == "audio" {
+            let tools = format!("{MODEL_FOLDER}/tools.json");
+            let arguments = ["voice", "--greedy", &option, &file, "--tools", &tools];
+            ask(root, "It acts on the same words, heard while they are spoken", &arguments)?;
+        }
     }
     println!("\nNext: target/release/culet --help");
     Ok(())
 }
 
-fn ask(root: &Path, title: &str, arguments: &[&str], expected: &str) -> Result<(), String> {
+fn ask(root: &Path, title: &str, arguments: &[&str]) -> Result<(), String> {
     let built = format!("release/culet{}", env::consts::EXE_SUFFIX);
     let folder = env::var_os("CARGO_TARGET_DIR").map_or_else(|| "target".into(), PathBuf::from);
     let program = root.join(folder).join(built);
-    println!("\n==> {title}: {expected:?}\n$ {}", shown("target/release/culet", arguments, &[]));
+    println!("\n==> {title}\n$ {}", shown("target/release/culet", arguments, &[]));
     let started = Instant::now();
     let status = Command::new(&program)
         .args(arguments)
