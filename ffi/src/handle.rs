@@ -86,6 +86,22 @@ pub(crate) unsafe fn set<T, V>(
     }
 }
 
+/// Returns a copy of options; the default values for `NULL`.
+///
+/// # Safety
+/// As for [`borrow`].
+pub(crate) unsafe fn options<T, V: Clone + Default>(
+    ptr: *const T,
+    name: &str,
+    of: impl FnOnce(&T) -> &Guarded<V>,
+) -> Result<V, Failure> {
+    if ptr.is_null() {
+        return Ok(V::default());
+    }
+    // SAFETY: the caller vouches for it.
+    Ok(of(unsafe { borrow(ptr, name) }?).lock()?.clone())
+}
+
 /// # Safety
 /// `ptr` is `NULL` or came from [`Out::give`] and was not taken yet.
 pub(crate) unsafe fn take<T>(ptr: *mut T) {

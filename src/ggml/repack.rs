@@ -17,6 +17,7 @@ use super::tensor::DType;
 use super::tensor::Shape;
 use crate::error::Error;
 use crate::error::Result;
+use crate::whole::Checksum;
 
 /// Rows that are packed together at most; chunks of a multiple of this pack like the whole.
 pub const PACK_ROWS: usize = 64;
@@ -112,8 +113,9 @@ pub fn layout_fingerprint(dtype: DType) -> Result<Option<u64>> {
         })
         .collect();
     let Some(packed) = pack_rows(dtype, row_len, PACK_ROWS, &bytes)? else { return Ok(None) };
-    let fnv = |hash: u64, &b: &u8| (hash ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3);
-    Ok(Some(packed.iter().fold(0xcbf2_9ce4_8422_2325, fnv)))
+    let mut sum = Checksum::new();
+    sum.push(&packed);
+    Ok(Some(sum.value()))
 }
 
 #[cfg(test)]

@@ -155,15 +155,14 @@ impl Session {
         let rows = segments.iter().flat_map(|s| &s.data);
         let bytes: Vec<u8> = rows.flat_map(|x| x.to_le_bytes()).collect();
         let numbers: Vec<u64> = segments.iter().map(|s| s.n() as u64).collect();
-        let own = key_of(kind, &numbers, &bytes);
+        let key = key_of(kind, &numbers, &bytes);
         for held in &mut self.held {
-            if let Held::Soft { key, .. } = held
-                && *key == HEARD_KEY
+            if let Held::Soft { key: mark, .. } = held
+                && *mark == HEARD_KEY
             {
-                *key = own;
+                *mark = key;
             }
         }
-        let key = own;
         Ok(self.kept.keep(Encoded { kind, key, segments, times_s: Vec::new() }))
     }
 

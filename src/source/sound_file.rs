@@ -35,6 +35,7 @@ use crate::error::Result;
 use crate::media::Pcm;
 use crate::media::check_rate;
 use crate::source::wav_header::WavHeader;
+use crate::whole::short_name;
 
 /// Most channels that are read.
 pub const SOUND_CHANNELS_MAX: usize = 32;
@@ -89,7 +90,7 @@ impl SoundFile {
     /// `Io` if it cannot be read, `Format` if it is no sound or is damaged from the start,
     /// `Unsupported` for a codec that is not read, `Input` if it is empty or exceeds a limit.
     pub fn open(path: &Path) -> Result<Self> {
-        let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
+        let name = short_name(path);
         let cannot =
             |e| Error::io(format!("{name}: cannot be read; check the path")).with_source(e);
         let file = File::open(path).map_err(cannot)?;

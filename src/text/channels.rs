@@ -12,6 +12,8 @@ use serde_json::Value;
 
 use crate::redact::Redacted;
 use crate::text::conversation::DEPTH_MAX;
+use crate::text::conversation::Message;
+use crate::text::conversation::Role;
 use crate::text::conversation::ToolCall;
 use crate::text::detokenizer::Detokenizer;
 use crate::text::tokenizer::Tokenizer;
@@ -277,6 +279,14 @@ impl Parsed {
             Event::BrokenCall => self.n_broken_calls += 1,
             Event::End(stop) => self.stop = stop,
         }
+    }
+
+    /// Returns it as the model's message of a conversation.
+    pub fn into_message(self) -> Message {
+        let mut message = Message::text(Role::Assistant, self.answer);
+        message.reasoning = Some(self.thought).filter(|thought| !thought.is_empty());
+        message.tool_calls = self.tool_calls;
+        message
     }
 
     /// Returns `thought`, `answer` and `tool_calls` as a JSON object.

@@ -193,9 +193,7 @@ impl Message {
             name: text_of(fields, "name")?.map(str::to_owned),
         })
     }
-}
 
-impl Message {
     /// Returns the message as JSON, without what is not there.
     fn to_json(&self) -> Value {
         let mut fields = Map::new();

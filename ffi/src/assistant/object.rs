@@ -9,6 +9,7 @@ use culet::Pcm;
 use culet::assistant::Input;
 use culet::assistant::Key;
 use culet::assistant::Talk;
+use culet::assistant::TalkEvent;
 use culet::assistant::TalkSink;
 use culet::ggml::Cancel;
 use culet::text::Content;
@@ -18,7 +19,6 @@ use serde_json::Value;
 use crate::assistant::event::AssistantEvent;
 use crate::assistant::event::Events;
 use crate::assistant::option::AssistantOptions;
-use crate::assistant::option::Options;
 use crate::engine::Engine;
 use crate::guard;
 use crate::guard::Guarded;
@@ -91,14 +91,9 @@ pub unsafe extern "C" fn culet_assistant_new(
     unsafe {
         guard::enter(err, || {
             let engine = handle::borrow(engine, "engine")?;
-            let session_options = match session_options.is_null() {
-                true => culet::session::SessionOptions::default(),
-                false => handle::borrow(session_options, "session_options")?.values()?,
-            };
-            let options = match options.is_null() {
-                true => Options::default(),
-                false => handle::borrow(options, "options")?.0.lock()?.clone(),
-            };
+            let session_options =
+                handle::options(session_options, "session_options", |o: &SessionOptions| &o.0)?;
+            let options = handle::options(options, "options", |o: &AssistantOptions| &o.0)?;
             let opening = match messages.is_null() {
                 true => Conversation::new(Vec::new()),
                 false => opening(handle::text(messages, "messages")?)?,
@@ -419,18 +414,15 @@ impl Inner {
         body: impl FnOnce(&mut Talk, &mut TalkSink<'_>) -> culet::Result<()>,
     ) -> Result<(), Failure> {
         let Self { talk, events, .. } = self;
-        let result = body(talk, &mut |event| {
+        let mut add = |event: TalkEvent<'_>| {
             events.add(event);
             Ok(())
-        });
+        };
+        let result = body(talk, &mut add);
         if let Err(e) = &result {
             log::info!("the turn is forgotten: {e}");
             talk.session().cancel().reset();
-            let recovered = talk.recover(now_ns, &mut |event| {
-                events.add(event);
-                Ok(())
-            });
-            if let Err(e) = recovered {
+            if let Err(e) = talk.recover(now_ns, &mut add) {
                 log::warn!("the conversation cannot go on yet: {e}");
             }
         }

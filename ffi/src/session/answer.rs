@@ -8,6 +8,7 @@ use crate::session::object::Inner;
 use crate::session::object::Session;
 use crate::session::object::enter;
 use crate::status::Error;
+use crate::status::Failure;
 use crate::status::Status;
 
 /// What feeding a prompt took, in tokens.
@@ -35,18 +36,36 @@ pub unsafe extern "C" fn culet_session_prompt(
     err: *mut Error,
 ) -> Status {
     let body = |inner: &mut Inner| {
-        // SAFETY: the header asks for `NULL` or a place to write.
-        let place = unsafe { Out::optional(stats, "stats") }?;
         let talk = inner.turns.closed()?;
         inner.events.clear();
         let fed = inner.session.prompt(&talk.conversation, &talk.media)?;
         inner.turns.begin_answer(talk);
+        Ok(fed)
+    };
+    // SAFETY: the header's conditions.
+    unsafe { feed(session, stats, err, body) }
+}
+
+/// Feeds a prompt and tells what it took.
+///
+/// # Safety
+/// All are `NULL` or as the header asks.
+pub(super) unsafe fn feed(
+    session: *mut Session,
+    stats: *mut Stats,
+    err: *mut Error,
+    body: impl FnOnce(&mut Inner) -> Result<culet::session::Stats, Failure>,
+) -> Status {
+    let body = |inner: &mut Inner| {
+        // SAFETY: the caller vouches for it.
+        let place = unsafe { Out::optional(stats, "stats") }?;
+        let fed = body(inner)?;
         if let Some(place) = place {
             place.put(fed.into());
         }
         Ok(())
     };
-    // SAFETY: the header's conditions.
+    // SAFETY: the caller vouches for both.
     unsafe { enter(session, err, body) }
 }
 

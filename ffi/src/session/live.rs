@@ -5,6 +5,7 @@
 use crate::handle::Out;
 use crate::media;
 use crate::session::answer::Stats;
+use crate::session::answer::feed;
 use crate::session::object::Inner;
 use crate::session::object::Session;
 use crate::session::object::enter;
@@ -21,19 +22,14 @@ pub unsafe extern "C" fn culet_session_begin_sound(
     err: *mut Error,
 ) -> Status {
     let body = |inner: &mut Inner| {
-        // SAFETY: the header asks for `NULL` or a place to write.
-        let place = unsafe { Out::optional(stats, "stats") }?;
         let talk = inner.turns.with_sound()?;
         inner.events.clear();
         let fed = inner.session.begin_sound(&talk.conversation, &talk.media)?;
         inner.turns.begin_sound(talk);
-        if let Some(place) = place {
-            place.put(fed.into());
-        }
-        Ok(())
+        Ok(fed)
     };
     // SAFETY: the header's conditions.
-    unsafe { enter(session, err, body) }
+    unsafe { feed(session, stats, err, body) }
 }
 
 /// Hears `n` more samples, one channel: they are encoded and fed at once. Packets may have any

@@ -10,7 +10,6 @@ use std::sync::atomic::Ordering;
 
 use culet::ggml::Cancel;
 use culet::session::Restored;
-use culet::session::SessionOptions as Options;
 use serde_json::Value;
 use serde_json::json;
 
@@ -58,10 +57,7 @@ pub unsafe extern "C" fn culet_session_new(
     unsafe {
         guard::enter(err, || {
             let engine = handle::borrow(engine, "engine")?;
-            let options = match options.is_null() {
-                true => Options::default(),
-                false => handle::borrow(options, "options")?.values()?,
-            };
+            let options = handle::options(options, "options", |o: &SessionOptions| &o.0)?;
             let place = Out::new(session, "session")?;
             let session = culet::session::Session::new(engine.shared(), &options)?;
             let (cancel, n_ctx) = (session.cancel().clone(), session.n_ctx());

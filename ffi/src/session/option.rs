@@ -21,13 +21,7 @@ pub const CULET_CACHE_F16: i32 = 1;
 pub const CULET_CACHE_Q8_0: i32 = 2;
 
 /// How a session is made. One thread at a time uses it.
-pub struct SessionOptions(Guarded<Options>);
-
-impl SessionOptions {
-    pub(crate) fn values(&self) -> Result<Options, Failure> {
-        Ok(self.0.lock()?.clone())
-    }
-}
+pub struct SessionOptions(pub(crate) Guarded<Options>);
 
 /// Gives options with default values. Free them with culet_session_options_free().
 #[unsafe(no_mangle)]

@@ -311,14 +311,8 @@ impl Turns {
 
 /// Returns what the model said as its message, unless it is nothing.
 fn message_of(said: Parsed) -> Option<Message> {
-    let nothing = said.answer.is_empty() && said.thought.is_empty();
-    if nothing && said.tool_calls.is_empty() {
-        return None;
-    }
-    let mut message = Message::text(Role::Assistant, said.answer);
-    message.reasoning = Some(said.thought).filter(|t| !t.is_empty());
-    message.tool_calls = said.tool_calls;
-    Some(message)
+    let nothing = said.answer.is_empty() && said.thought.is_empty() && said.tool_calls.is_empty();
+    (!nothing).then(|| said.into_message())
 }
 
 /// Returns what the model said of which [`message_of`] made a message, or nothing.

@@ -17,6 +17,7 @@ use culet::session::Session;
 use culet::source::SoundFile;
 use culet::source::image_file;
 use culet::text::MediaKind;
+use culet::whole::short_name;
 
 use crate::cli::print::Progress;
 
@@ -126,8 +127,8 @@ fn encode_sound(
 
 /// Puts the file's name before errors that do not hold it.
 fn named(error: Error, path: &Path) -> Error {
-    let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy();
-    match error.message().starts_with(&*name) {
+    let name = short_name(path);
+    match error.message().starts_with(&name) {
         true => error,
         false => error.at(name),
     }

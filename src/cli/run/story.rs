@@ -12,8 +12,6 @@ use culet::Result;
 use culet::session::Encoded;
 use culet::session::Session;
 use culet::text::Conversation;
-use culet::text::Message;
-use culet::text::Role;
 use serde_json::Value;
 
 use crate::cli::run::answer::Outcome;
@@ -83,11 +81,7 @@ impl Story {
     /// # Errors
     /// As for [`Session::snapshot_to_file`].
     pub(super) fn keep(&mut self, outcome: Outcome, session: &Session) -> Result<()> {
-        let parsed = outcome.parsed;
-        let mut message = Message::text(Role::Assistant, parsed.answer);
-        message.reasoning = Some(parsed.thought).filter(|thought| !thought.is_empty());
-        message.tool_calls = parsed.tool_calls;
-        self.conversation.messages.push(message);
+        self.conversation.messages.push(outcome.parsed.into_message());
         let Some(path) = &self.file else { return Ok(()) };
         let note = self.conversation.to_json().to_string();
         session.snapshot_to_file(&self.media, note.as_bytes(), path)
@@ -107,6 +101,9 @@ fn begins(conversation: &Conversation, opening: &Conversation) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use culet::text::Message;
+    use culet::text::Role;
+
     use super::*;
 
     #[test]

@@ -19,6 +19,7 @@ use crate::media::Pcm;
 use crate::source::ppm::PpmStream;
 use crate::source::video::child::Child;
 use crate::units::SAMPLE_RATE_HZ;
+use crate::whole::short_name;
 
 /// Most frames that are taken from one video.
 pub const VIDEO_FRAMES_MAX: usize = 256;
@@ -53,7 +54,7 @@ impl VideoFile {
     /// `Io` if the file cannot be read, `Unsupported` if ffmpeg is not installed, `Format` if it
     /// is no video or damaged.
     pub fn open(path: &Path) -> Result<Self> {
-        let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
+        let name = short_name(path);
         let cannot =
             |e| Error::io(format!("{name}: cannot be read; check the path")).with_source(e);
         let metadata = std::fs::metadata(path).map_err(cannot)?;

@@ -19,6 +19,7 @@ use culet::Result;
 use culet::assistant::Counters;
 use culet::assistant::Input;
 use culet::assistant::Talk;
+use culet::assistant::TalkEvent;
 use culet::assistant::TurnOptions;
 use culet::assistant::driver::Ears;
 use culet::assistant::driver::Heard;
@@ -26,13 +27,13 @@ use culet::engine::Engine;
 use culet::source::Microphone;
 use culet::source::SoundFile;
 use culet::text::Conversation;
-use serde_json::json;
 
 use crate::cli::bench::machine;
 use crate::cli::bench::machine::Memory;
 use crate::cli::bench::random::Random;
 use crate::cli::bench::report::Case;
 use crate::cli::bench::report::Row;
+use crate::cli::bench::voice::deaf;
 use crate::cli::bench::voice::session;
 
 /// How long nothing is said, to see what listening costs.
@@ -91,7 +92,7 @@ pub(in crate::cli::bench) fn soak(
     minutes: u16,
 ) -> Result<Vec<Row>> {
     if !engine.hears() {
-        return Err(Error::input("a model that cannot hear; give its encoders with --mmproj"));
+        return Err(deaf());
     }
     let sound = SoundFile::open(path)?;
     let rate_hz = sound.rate_hz();
@@ -120,8 +121,7 @@ pub(in crate::cli::bench) fn soak(
 
 /// Listens for so long to a room in which a sound is said again and again, if it has samples.
 fn heed(engine: &Arc<Engine>, rate_hz: u32, samples: Vec<f32>, length: Duration) -> Result<Heed> {
-    let opening = Conversation::from_json(&json!({ "messages": [] }))?;
-    let options = TurnOptions::default();
+    let (opening, options) = (Conversation::new(Vec::new()), TurnOptions::default());
     let mut talk = Talk::new(session(engine)?, opening, &options, (false, ANSWER_TOKENS), 0)?;
     let mut room = Room::open(rate_hz, samples)?;
     let (cpu, start) = (machine::cpu_seconds(), Instant::now());
@@ -166,8 +166,8 @@ fn heed(engine: &Arc<Engine>, rate_hz: u32, samples: Vec<f32>, length: Duration)
 
 /// Hears what waits, and makes an answer to its end; calls are left alone.
 fn answer(talk: &mut Talk, now_ns: u64) -> Result<()> {
-    let mut nobody = |_: culet::assistant::TalkEvent<'_>| Ok(());
-    while talk.listen(now_ns, &mut nobody)? {}
+    let mut nobody = |_: TalkEvent<'_>| Ok(());
+    talk.listen_all(now_ns, &mut nobody)?;
     while talk.step(now_ns, &mut nobody)? {}
     if !talk.calls().is_empty() {
         talk.leave_calls(now_ns, &mut nobody)?;

@@ -32,6 +32,7 @@ use crate::cli::bench::report::Case;
 use crate::cli::bench::report::Row;
 use crate::cli::bench::speed::Wanted;
 use crate::cli::bench::voice::N_CTX;
+use crate::cli::bench::voice::deaf;
 use crate::cli::bench::voice::pace;
 use crate::cli::bench::voice::session;
 use crate::cli::print;
@@ -60,7 +61,7 @@ pub(in crate::cli::bench) fn measure(
     wanted: &Wanted,
 ) -> Result<Vec<Row>> {
     let Some(mmproj) = mmproj.filter(|_| engine.hears()) else {
-        return Err(Error::input("a model that cannot hear; give its encoders with --mmproj"));
+        return Err(deaf());
     };
     let (n_threads, n_repeat) = (wanted.n_threads, wanted.n_repeat);
     let mut peers = peer.map(|peer| open(peer, mmproj, n_threads)).transpose()?;
