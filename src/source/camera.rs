@@ -350,9 +350,7 @@ mod device {
             let wanted = RequestedFormat::with_formats(wanted, &layouts);
             device.set_camera_requset(wanted).map_err(|e| refused(&place, e))?;
         } else if !formats.is_empty() {
-            return Err(Error::unsupported(format!(
-                "{place}: has no layout that is read; YUYV, NV12, RGB, grey and MJPEG are"
-            )));
+            return Err(no_layout(&place));
         }
         device.open_stream().map_err(|e| refused(&place, e))?;
         Ok(device)
@@ -371,6 +369,12 @@ mod device {
         formats.iter().filter(|f| FORMATS.contains(&f.format())).min_by_key(|f| cost(f)).copied()
     }
 
+    fn no_layout(place: &str) -> Error {
+        Error::unsupported(format!(
+            "{place}: has no layout that is read; YUYV, NV12, RGB, grey and MJPEG are"
+        ))
+    }
+
     /// Returns our error for one of the camera system's, which says most of it in text.
     fn refused(place: &str, e: NokhwaError) -> Error {
         let text = e.to_string().to_lowercase();
@@ -381,6 +385,9 @@ mod device {
                 ErrorKind::Busy,
                 format!("{place}: is used by another program; close that first"),
             )
+        } else if text.contains("failed to fufill") {
+            // Sic: none of the layouts that are wanted is there.
+            no_layout(place)
         } else {
             Error::device(format!("{place}: cannot be opened; check that it is plugged in"))
         };

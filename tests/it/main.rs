@@ -3,6 +3,8 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod bench;
+#[cfg(all(feature = "cli", feature = "camera"))]
+mod camera;
 mod chat;
 mod encoder;
 mod frontend;
