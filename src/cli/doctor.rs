@@ -259,7 +259,7 @@ fn gpu_text(report: &Value) -> String {
     let devices = report["devices"].as_array().into_iter().flatten();
     let gpu = devices.filter(|d| d["is_gpu"] == true).map(|d| plain(&d["name"])).next();
     match gpu {
-        Some(name) => format!("--gpu {name}"),
+        Some(name) => format!("--gpu={name}"),
         None => "none is there, or this build has no kernels for it".to_owned(),
     }
 }
@@ -275,5 +275,11 @@ mod tests {
         assert!(text.contains("unknown available of unknown"), "{text}");
         assert!(text.contains("cameras       asleep\n"), "{text}");
         assert!(text.contains("microphones   none\n"), "{text}");
+    }
+
+    #[test]
+    fn the_hint_is_an_option_that_the_program_takes() {
+        let report = json!({"devices": [{"name": "Vulkan0", "is_gpu": true}]});
+        assert_eq!(gpu_text(&report), "--gpu=Vulkan0");
     }
 }

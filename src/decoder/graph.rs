@@ -103,7 +103,7 @@ pub(super) fn build(
     backend: &Backend,
 ) -> Result<(Plan, Ports)> {
     let n_layer = h.layers.len();
-    let g = GraphBuilder::new(64 + 64 * n_layer, backend)?;
+    let g = GraphBuilder::new(64 + 128 * n_layer, backend)?;
     let ports = assemble(&g, h, w, kv, size)?;
     Ok((Plan::new(g, backend)?, ports))
 }
