@@ -141,7 +141,12 @@ impl Dictation {
                 | Action::StopAnswer { .. }
                 | Action::Truncate { .. }
                 | Action::OpenMicrophone
-                | Action::Sleep => return Err(Error::internal("nobody talks in a dictation")),
+                | Action::Sleep
+                | Action::Overhear { .. }
+                | Action::Look
+                | Action::EndOverhearing { .. } => {
+                    return Err(Error::internal("nobody talks in a dictation"));
+                }
             }
         }
         self.position = self.ear.heard();

@@ -1,6 +1,13 @@
 //! What the machine is told and what it answers.
 //! In and out: small values without any sound or text of the user.
 
+use crate::assistant::wake::Called;
+use crate::error::Error;
+use crate::error::Result;
+
+/// Longest block of sound.
+const BLOCK_SAMPLES_MAX: u32 = 16_000;
+
 /// Something that happened.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Input {
@@ -42,6 +49,8 @@ pub enum Input {
         /// Bytes of the answer's text from its start.
         to_bytes: usize,
     },
+    /// What the look that `Look` asked for has found.
+    Called(Called),
     /// The user pressed a key.
     Key(Key),
     /// The microphone is gone.
@@ -52,6 +61,21 @@ pub enum Input {
     SpeakerLost,
     /// The speaker is open again.
     SpeakerBack,
+}
+
+impl Input {
+    /// Checks the numbers of a block.
+    pub(super) fn check(&self) -> Result<()> {
+        let Self::Block { n_samples, speech } = *self else { return Ok(()) };
+        if n_samples > BLOCK_SAMPLES_MAX {
+            let found = format!("block has {n_samples} samples");
+            return Err(Error::input(format!("{found}, expected at most {BLOCK_SAMPLES_MAX}")));
+        }
+        if !(0.0..=1.0).contains(&speech) {
+            return Err(Error::input(format!("speech probability is {speech}, expected 0 to 1")));
+        }
+        Ok(())
+    }
 }
 
 /// What a key or a button asks for.
@@ -67,13 +91,27 @@ pub enum Key {
     Interrupt,
     /// Stop listening.
     Sleep,
-    /// Listen again; a wake word does the same.
+    /// Listen again; what is said then needs no wake word.
     Wake,
 }
 
 /// Something to do. Sample numbers count from the first sample the machine was told of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
+    /// Let the small model hear these samples of an utterance, which may be the first of it.
+    Overhear {
+        /// First sample.
+        from: u64,
+        /// One after the last sample.
+        to: u64,
+    },
+    /// See whether a phrase begins what was overheard, and tell it with `Input::Called`.
+    Look,
+    /// Forget what was overheard.
+    EndOverhearing {
+        /// Whether it, or what follows, is meant for the assistant.
+        is_woken: bool,
+    },
     /// Open the user's turn. Feeding begins at `from`.
     StartSpeech {
         /// First sample of the turn.
@@ -143,12 +181,21 @@ pub enum State {
     Deaf,
     /// Waiting for the user.
     Listening,
+    /// Somebody speaks, and nobody knows yet whether to the assistant.
+    Overhearing,
     /// The user speaks.
     Hearing,
     /// The user pauses, and an answer is made unheard.
     Guessing,
     /// The answer is made, spoken or both.
     Answering,
+}
+
+impl State {
+    /// Returns whether something is going on that can be interrupted.
+    pub(super) fn is_busy(self) -> bool {
+        !matches!(self, Self::Asleep | Self::Deaf | Self::Listening)
+    }
 }
 
 /// What happened so far.
@@ -168,6 +215,10 @@ pub struct Counters {
     pub barge_ins: u64,
     /// Turns that were too short to be speech.
     pub false_starts: u64,
+    /// Times that the wake word was heard.
+    pub wakes: u64,
+    /// Utterances that did not begin with it.
+    pub overheard: u64,
     /// Audio blocks that were closed because they were long.
     pub blocks_closed: u64,
     /// Times that the microphone was lost.

@@ -3,11 +3,15 @@
 //! Invariant: fed samples of a turn never overlap and leave out only silence before its end was
 //! taken back; nothing is played before its turn is committed; what is truncated was played.
 
+mod guard;
+mod overhear;
+
 use crate::assistant::event::Action;
 use crate::assistant::event::Counters;
 use crate::assistant::event::Input;
 use crate::assistant::event::Key;
 use crate::assistant::event::State;
+use crate::assistant::machine::guard::Guard;
 use crate::assistant::option::BargeIn;
 use crate::assistant::option::Mode;
 use crate::assistant::option::TurnOptions;
@@ -22,8 +26,6 @@ use heapless::Deque;
 const ACTIONS_MAX: usize = 32;
 /// Most actions that one input leads to.
 const ACTIONS_PER_INPUT_MAX: usize = 16;
-/// Longest block of sound.
-const BLOCK_SAMPLES_MAX: u32 = 16_000;
 /// Pause in which a long audio block is closed.
 const BLOCK_PAUSE_MS: u32 = 120;
 const NS_PER_MS: u64 = 1_000_000;
@@ -60,6 +62,7 @@ pub struct Machine {
     counters: Counters,
     now_ns: u64,
     endpoint: Endpoint,
+    guard: Guard,
     /// First sample that may be fed: nothing from before a gap or while the speaker played.
     floor: u64,
     /// Samples before this are not listened to, because the room still sounds.
@@ -89,6 +92,7 @@ impl Machine {
             counters: Counters::default(),
             now_ns,
             endpoint: Endpoint::default(),
+            guard: Guard::default(),
             floor: 0,
             echo_until: 0,
             turn_from: 0,
@@ -107,6 +111,11 @@ impl Machine {
         self.state
     }
 
+    /// Returns whether speech that begins now is answered without a phrase before it.
+    pub fn is_awake(&self) -> bool {
+        !self.options.needs_phrase || self.guard.is_awake(self.endpoint.position())
+    }
+
     /// Returns what happened so far.
     pub fn counters(&self) -> Counters {
         self.counters
@@ -118,6 +127,7 @@ impl Machine {
         let from = self.endpoint.earliest_onset().saturating_sub(preroll).max(self.floor);
         match self.state {
             State::Hearing | State::Guessing => from.min(self.fed_to),
+            State::Overhearing if !self.guard.is_refused() => self.turn_from,
             _ => from,
         }
     }
@@ -143,15 +153,14 @@ impl Machine {
             let message = format!("{} actions wait; poll before more input", self.actions.len());
             return Err(Error::new(ErrorKind::Busy, message));
         }
-        if let Input::Block { n_samples, speech } = input {
-            check_block(n_samples, speech)?;
-        }
+        input.check()?;
         self.now_ns = self.now_ns.max(now_ns);
         match input {
             Input::Tick => {}
             Input::Block { n_samples, speech } => self.block(n_samples, speech),
             Input::SamplesLost { n_samples } => self.counters.lost_samples += u64::from(n_samples),
             Input::Key(key) => self.key(key),
+            Input::Called(called) => self.called(called),
             Input::MicrophoneLost => self.microphone_lost(),
             Input::MicrophoneBack => self.microphone_back(),
             Input::SpeakerLost => self.speaker_lost(),
@@ -170,10 +179,14 @@ impl Machine {
     }
 
     fn push(&mut self, action: Action) {
-        if let (Some(Action::FeedAudio { to, .. }), Action::FeedAudio { from, to: end }) =
-            (self.actions.back_mut(), action)
-            && *to == from
-        {
+        let same = match (self.actions.back_mut(), action) {
+            (Some(Action::FeedAudio { to, .. }), Action::FeedAudio { from, to: end })
+            | (Some(Action::Overhear { to, .. }), Action::Overhear { from, to: end }) => {
+                (*to == from).then_some((to, end))
+            }
+            _ => None,
+        };
+        if let Some((to, end)) = same {
             *to = end;
             return;
         }
@@ -201,10 +214,14 @@ impl Machine {
         self.endpoint.push(n_samples, speech, threshold);
         match self.state {
             State::Hearing => self.hear(n_samples, speech),
+            State::Overhearing => {
+                self.endpoint.extend(n_samples, speech, &self.options);
+                self.overhear();
+            }
             _ if self.options.mode == Mode::PushToTalk => {}
             State::Listening => {
                 if let Some(onset) = self.endpoint.onset(onset_ms) {
-                    self.start(onset);
+                    self.begin(onset);
                 }
             }
             State::Guessing => self.pause(onset_ms),
@@ -217,14 +234,32 @@ impl Machine {
         }
     }
 
+    /// Opens a turn whose speech began at `onset`, or what may become one if it is meant so.
+    fn begin(&mut self, onset: u64) {
+        if !self.options.needs_phrase || self.guard.is_awake(onset) {
+            return self.start(onset);
+        }
+        self.doubt(onset);
+    }
+
     /// Opens a turn whose speech began at `onset`.
     fn start(&mut self, onset: u64) {
-        self.state = State::Hearing;
+        self.open(onset);
+        self.let_in();
+    }
+
+    fn open(&mut self, onset: u64) {
         let from = onset.saturating_sub(samples(self.options.preroll_ms)).max(self.floor);
         (self.turn_from, self.block_from, self.fed_to) = (from, from, from);
         self.echo_until = 0;
         self.endpoint.begin(true);
-        self.push(Action::StartSpeech { from });
+    }
+
+    /// Makes what was opened the user's turn.
+    fn let_in(&mut self) {
+        self.state = State::Hearing;
+        self.fed_to = self.turn_from;
+        self.push(Action::StartSpeech { from: self.turn_from });
         self.feed();
     }
 
@@ -429,7 +464,10 @@ impl Machine {
                 self.push(Action::Discard);
             }
             State::Answering => self.stop_answer(),
-            State::Asleep | State::Deaf | State::Listening => {}
+            State::Overhearing if !self.guard.is_refused() => {
+                self.push(Action::EndOverhearing { is_woken: false });
+            }
+            State::Overhearing | State::Asleep | State::Deaf | State::Listening => {}
         }
     }
 
@@ -437,6 +475,10 @@ impl Machine {
     fn rest(&mut self) {
         self.endpoint.break_run();
         self.idle_since_ns = self.now_ns;
+        if self.state == State::Answering {
+            let until = self.endpoint.position() + samples(self.options.follow_up_ms);
+            self.guard.stay_awake(until);
+        }
         let is_done = self.options.mode == Mode::OneShot && self.state == State::Answering;
         if is_done {
             self.sleep();
@@ -462,7 +504,8 @@ impl Machine {
             }
             (Key::TalkUp, State::Hearing) if is_talk => self.end_turn(),
             (Key::EndTurn, State::Hearing | State::Guessing) => self.end_turn(),
-            (Key::Interrupt, State::Hearing | State::Guessing | State::Answering) => {
+            (Key::EndTurn, State::Overhearing) => self.cut_overhearing(),
+            (Key::Interrupt, state) if state.is_busy() => {
                 self.counters.barge_ins += u64::from(self.state == State::Answering);
                 self.silence_all();
                 self.rest();
@@ -473,6 +516,7 @@ impl Machine {
             }
             (Key::Wake, State::Asleep) => {
                 self.floor = self.endpoint.position();
+                self.guard.stay_awake(self.floor + samples(self.options.wake_ms));
                 self.rest();
                 self.push(Action::OpenMicrophone);
             }
@@ -489,6 +533,7 @@ impl Machine {
         self.reopen = Some((self.now_ns + u64::from(wait_ms) * NS_PER_MS, wait_ms));
         match self.state {
             State::Hearing | State::Guessing => self.end_turn(),
+            State::Overhearing => self.cut_overhearing(),
             State::Listening => self.rest(),
             State::Answering | State::Deaf | State::Asleep => {}
         }
@@ -533,16 +578,4 @@ impl Machine {
             self.push(Action::OpenMicrophone);
         }
     }
-}
-
-fn check_block(n_samples: u32, speech: f32) -> Result<()> {
-    if n_samples > BLOCK_SAMPLES_MAX {
-        let message =
-            format!("block has {n_samples} samples, expected at most {BLOCK_SAMPLES_MAX}");
-        return Err(Error::input(message));
-    }
-    if !(0.0..=1.0).contains(&speech) {
-        return Err(Error::input(format!("speech probability is {speech}, expected 0 to 1")));
-    }
-    Ok(())
 }

@@ -4,6 +4,7 @@
 //! - `machine`: turn-taking without computing; `turn`: endpointing; `option`, `event`: its values
 //! - `ear`: sound to the machine; `dictation`: speech to text, segment by segment
 //! - `talk`: the machine's decisions carried out on a session; `reply`: one answer on its way
+//! - `wake`: a small model overhears until its phrase is heard
 //! - `driver`: the threads of microphone and speaker
 //!
 //! Invariant: beside `driver`, nothing here reads a clock, a device or a file.
@@ -17,6 +18,7 @@ mod option;
 mod reply;
 mod talk;
 mod turn;
+mod wake;
 
 pub use dictation::Dictation;
 pub use dictation::Written;
@@ -34,3 +36,6 @@ pub use option::TurnOptions;
 pub use talk::Talk;
 pub use talk::TalkEvent;
 pub use talk::TalkSink;
+pub use wake::Called;
+pub use wake::Lookout;
+pub use wake::Phrase;

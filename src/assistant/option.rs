@@ -55,6 +55,12 @@ pub struct TurnOptions {
     pub block_pause_from_ms: u32,
     /// Longest turn; it ends here even if the sound goes on.
     pub turn_ms_max: u32,
+    /// Whether a phrase must begin what is said, before anybody answers.
+    pub needs_phrase: bool,
+    /// How long after the phrase alone what is said needs it no more.
+    pub wake_ms: u32,
+    /// How long after an answer what is said needs no phrase; 0 for never.
+    pub follow_up_ms: u32,
     /// How long the room still sounds after the speaker stops.
     pub echo_tail_ms: u32,
     /// Quiet time after which the assistant sleeps; 0 for never.
@@ -82,6 +88,9 @@ impl Default for TurnOptions {
             block_ms_max: 30_000,
             block_pause_from_ms: 25_000,
             turn_ms_max: 300_000,
+            needs_phrase: false,
+            wake_ms: 8_000,
+            follow_up_ms: 5_000,
             echo_tail_ms: 200,
             sleep_after_ms: 0,
             reopen_ms_min: 500,
@@ -128,6 +137,8 @@ impl TurnOptions {
             ("block_ms_max", self.block_ms_max, 10_000, 30_000),
             ("block_pause_from_ms", self.block_pause_from_ms, 500, self.block_ms_max),
             ("turn_ms_max", self.turn_ms_max, 1_000, 3_600_000),
+            ("wake_ms", self.wake_ms, 500, 60_000),
+            ("follow_up_ms", self.follow_up_ms, 0, 600_000),
             ("echo_tail_ms", self.echo_tail_ms, 0, 5_000),
             ("sleep_after_ms", self.sleep_after_ms, 0, DAY_MS),
             ("reopen_ms_min", self.reopen_ms_min, 10, 60_000),

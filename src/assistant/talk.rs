@@ -15,6 +15,7 @@ use crate::assistant::event::Key;
 use crate::assistant::event::State;
 use crate::assistant::option::TurnOptions;
 use crate::assistant::reply::Reply;
+use crate::assistant::wake::Lookout;
 use crate::error::Error;
 use crate::error::ErrorKind;
 use crate::error::Result;
@@ -40,6 +41,8 @@ const ROUNDS_MAX: usize = 8;
 /// What happens in a conversation.
 #[derive(Clone, Copy)]
 pub enum TalkEvent<'a> {
+    /// The wake word was heard: what is said now is meant for the assistant.
+    Woken,
     /// The user begins to speak.
     SpeechBegan {
         /// Seconds from the start of the sound.
@@ -120,6 +123,7 @@ pub struct Talk {
     turn: (u64, u64),
     reply: Option<Reply>,
     eye: Option<Eye>,
+    lookout: Option<Lookout>,
     n_wasted: usize,
 }
 
@@ -150,6 +154,7 @@ impl Talk {
             turn: (0, 0),
             reply: None,
             eye: None,
+            lookout: None,
             n_wasted: 0,
         };
         talk.arm()?;
@@ -161,6 +166,12 @@ impl Talk {
     /// picture, none is added.
     pub fn see(&mut self, budget: u32) {
         self.eye = Some(Eye { budget, scene: Scene::default(), picture: None });
+    }
+
+    /// Lets a small model overhear what is said until its phrase is heard, if the options want one:
+    /// until then nothing is fed or computed for the conversation.
+    pub fn wake_by(&mut self, lookout: Lookout) {
+        self.lookout = Some(lookout);
     }
 
     /// Returns what was said so far.
@@ -176,6 +187,11 @@ impl Talk {
     /// Returns where the conversation is.
     pub fn state(&self) -> State {
         self.ear.machine().state()
+    }
+
+    /// Returns whether what is said now needs no wake word.
+    pub fn is_awake(&self) -> bool {
+        self.ear.machine().is_awake()
     }
 
     /// Returns what happened so far.
@@ -217,6 +233,7 @@ impl Talk {
     /// As for [`listen`](Self::listen).
     pub fn recover(&mut self, now_ns: u64, events: &mut TalkSink<'_>) -> Result<()> {
         while self.ear.poll().is_some() {}
+        self.lookout.iter_mut().for_each(Lookout::forget);
         self.ear.tell(now_ns, Input::Key(Key::Interrupt))?;
         let mut is_silenced = false;
         while let Some(action) = self.ear.poll() {
@@ -372,6 +389,18 @@ impl Talk {
 
     fn carry_out(&mut self, now_ns: u64, action: Action, events: &mut TalkSink<'_>) -> Result<()> {
         match action {
+            Action::Overhear { from, to } => {
+                let sound = self.ear.sound(from, to)?;
+                self.lookout.as_mut().ok_or_else(no_lookout)?.hear(&sound)
+            }
+            Action::Look => {
+                let called = self.lookout.as_mut().ok_or_else(no_lookout)?.look()?;
+                self.ear.tell(now_ns, Input::Called(called))
+            }
+            Action::EndOverhearing { is_woken } => {
+                self.lookout.iter_mut().for_each(Lookout::forget);
+                if is_woken { events(TalkEvent::Woken) } else { Ok(()) }
+            }
             Action::StartSpeech { from } => {
                 self.turn = (from, from);
                 let picture = Cell::new(None);
@@ -527,6 +556,10 @@ impl Talk {
         log::info!("the oldest turn was forgotten to make room");
         true
     }
+}
+
+fn no_lookout() -> Error {
+    Error::input("the options want a wake word, but no model listens for it; give Talk a Lookout")
 }
 
 /// Returns the place for what the user says, behind one for a picture if there is one.

@@ -26,6 +26,8 @@ use crate::cli::print::Progress;
 const SHIPPED_FOLDERS: [&str; 4] = ["models/tiny", "share/culet/models", "tiny", "."];
 /// How its file's name begins.
 const SHIPPED_NAME: &str = "culet-tiny";
+/// The list of words that the model that ships was taught to hear, beside it.
+const SHIPPED_WORDS: &str = "culet-tiny-words.txt";
 /// Names the folder with models.
 const MODELS_VARIABLE: &str = "CULET_MODELS";
 
@@ -95,6 +97,23 @@ impl ModelArgs {
         Engine::open(&model, mmproj.as_deref(), &options)
     }
 
+    /// Returns whether this is the model's file, with the encoders beside it.
+    ///
+    /// # Errors
+    /// `Io` if there is no model.
+    pub(crate) fn is_at(&self, path: &Path) -> Result<bool> {
+        let own = self.model.clone().map_or_else(shipped_model, Ok)?;
+        let real = |path: &Path| fs::canonicalize(path).ok();
+        let is_usual = self.mmproj.is_none() && !self.no_mmproj;
+        Ok(is_usual && real(&own).is_some() && real(&own) == real(path))
+    }
+
+    /// Returns how another model is opened on the same processor.
+    pub(crate) fn beside(&self, path: PathBuf) -> Self {
+        let (model, mmproj, no_mmproj) = (Some(path), None, false);
+        Self { model, mmproj, no_mmproj, threads: self.threads, gpu: None, memory: self.memory }
+    }
+
     fn choose_mmproj(&self, model: &Path, with_media: bool) -> Result<Option<PathBuf>> {
         if self.no_mmproj || self.mmproj.is_some() {
             return Ok(self.mmproj.clone());
@@ -148,6 +167,13 @@ fn files(folder: &Path, pleases: impl Fn(&str) -> bool) -> Vec<PathBuf> {
     let mut paths: Vec<PathBuf> = paths.collect();
     paths.sort();
     paths
+}
+
+/// Returns the list of words that the model at `path` can hear; none unless it is the one that
+/// ships.
+pub(crate) fn words(path: &Path) -> Option<PathBuf> {
+    let is_shipped = path.file_name()?.to_string_lossy().starts_with(SHIPPED_NAME);
+    Some(path.with_file_name(SHIPPED_WORDS)).filter(|words| is_shipped && words.is_file())
 }
 
 pub(crate) fn shipped_model() -> Result<PathBuf> {

@@ -287,6 +287,76 @@ fn turn_after_turn_is_heard_from_a_pipe() {
     assert!(turns[1]["from_s"].as_f64() > turns[0]["to_s"].as_f64(), "{found}");
 }
 
+/// Sounds that say "turn off the lamp", "turn off the hallway lights" and "set the temperature".
+const LAMP: &str = "models/tiny/heldout/sounds/seen10.flac";
+const HALLWAY: &str = "models/tiny/heldout/sounds/seen20.flac";
+const TEMPERATURE: &str = "models/tiny/heldout/sounds/seen01.flac";
+const WAKE: [&str; 8] =
+    ["voice", "-t", "1", "--json", "--greedy", "--tools", "models/tiny/tools.json", "--wake"];
+
+/// Returns the document of a conversation that waits for a phrase, and its calls turn by turn.
+fn called(extra: &[&str], sounds: &[&str]) -> (Value, Vec<Value>) {
+    let silence = vec![0.0; 24_000];
+    let all: Vec<f32> =
+        sounds.iter().flat_map(|path| [samples(path), silence.clone()].concat()).collect();
+    let found = json(&fed(&[&WAKE[..], extra, &["--stdin"]].concat(), raw(&all)));
+    let turns = found["turns"].as_array().unwrap();
+    let calls = turns.iter().map(|turn| turn["tool_calls"][0].clone()).collect();
+    (found, calls)
+}
+
+#[test]
+fn what_begins_with_the_wake_word_is_answered_as_without() {
+    let plain = talked(HALLWAY, &["--tools", "models/tiny/tools.json"]);
+    let found = json_of(&[&WAKE[..], &["Turn OFF!", "--audio", HALLWAY]].concat());
+    let turn = &found["turns"][0];
+    for part in ["from_s", "to_s", "text", "tool_calls", "answer_tokens"] {
+        assert_eq!(turn[part], plain[part], "{found}");
+    }
+    assert_eq!((&found["counts"]["wakes"], &found["counts"]["overheard"]), (&1.into(), &0.into()));
+    let found = json_of(&[&WAKE[..], &["turn off", "--audio", TEMPERATURE]].concat());
+    assert_eq!(found["turns"].as_array().unwrap().len(), 0, "{found}");
+    assert_eq!((&found["counts"]["wakes"], &found["counts"]["overheard"]), (&0.into(), &1.into()));
+}
+
+#[test]
+fn what_follows_the_wake_word_or_an_answer_needs_none() {
+    let (alone, calls) = called(&["turn off the lamp"], &[TEMPERATURE, LAMP, HALLWAY]);
+    assert_eq!(calls.len(), 1, "{alone}");
+    assert_eq!(calls[0]["arguments"]["room"], "hallway", "{alone}");
+    assert_eq!(alone["counts"]["overheard"], 1, "{alone}");
+    let (followed, calls) = called(&["turn off"], &[HALLWAY, TEMPERATURE]);
+    assert_eq!(calls.len(), 2, "{followed}");
+    assert_eq!(calls[1]["name"], "set_thermostat", "{followed}");
+    let (single, calls) = called(&["turn off", "--follow-up", "0"], &[HALLWAY, TEMPERATURE]);
+    assert_eq!(calls.len(), 1, "{single}");
+    assert_eq!(single["counts"]["overheard"], 1, "{single}");
+}
+
+#[test]
+fn a_small_model_wakes_another() {
+    let other = ["-m", "models/fixtures/media.gguf", "-n", "4", "--audio"];
+    let heard = |sound| json_of(&[&WAKE[..], &["turn off"], &other, &[sound]].concat());
+    let (woken, not) = (heard(HALLWAY), heard(TEMPERATURE));
+    assert_eq!(woken["turns"].as_array().unwrap().len(), 1, "{woken}");
+    assert_eq!(not["turns"].as_array().unwrap().len(), 0, "{not}");
+    // The other model hears other words in it.
+    let deaf = ["--wake-model", "models/fixtures/media.gguf", "--audio", HALLWAY];
+    let found = json_of(&[&WAKE[..], &["turn off"], &deaf].concat());
+    assert_eq!(found["counts"]["wakes"], 0, "{found}");
+}
+
+#[test]
+fn wake_words_that_nobody_can_hear_are_refused() {
+    let output = culet(&[&WAKE[..], &["hello jarvis", "--audio", SOUND]].concat());
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    assert!(stderr.contains("\"jarvis\"") && stderr.contains("--wake-model"), "{stderr}");
+    for wrong in [&["?!"][..], &["hello", "--follow-up", "-1"], &["hello", "--push-to-talk"]] {
+        assert_eq!(culet(&[&WAKE[..], wrong].concat()).status.code(), Some(2), "{wrong:?}");
+    }
+}
+
 #[test]
 fn noise_is_no_turn() {
     let mut random = Rng(9);

@@ -7,6 +7,7 @@ use crate::random::Rng;
 use crate::random::seeds;
 use culet::assistant::Action;
 use culet::assistant::BargeIn;
+use culet::assistant::Called;
 use culet::assistant::Counters;
 use culet::assistant::Input;
 use culet::assistant::Key;
@@ -36,8 +37,11 @@ enum Step {
     Wait(u64),
     Press(Key),
     Tell(Input),
+    /// From now on, this is what is found of the wake word in what is overheard.
+    Find(Called),
 }
 use Step::Complete;
+use Step::Find;
 use Step::Heard;
 use Step::Press;
 use Step::Ready;
@@ -54,6 +58,10 @@ struct Ledger {
     /// What the conversation consists of.
     history: Vec<String>,
     turn_from: Option<u64>,
+    /// How far the small model heard of the utterance that it overhears.
+    overheard_to: Option<u64>,
+    /// Whether nobody may be answered, because nobody called.
+    is_guarded: bool,
     fed_to: u64,
     block_from: u64,
     may_skip: bool,
@@ -72,7 +80,21 @@ impl Ledger {
     fn apply(&mut self, action: Action, now: u64, is_half_duplex: bool) -> Result<(), String> {
         let check = |holds: bool, what: &str| if holds { Ok(()) } else { Err(what.to_owned()) };
         match action {
+            Action::Overhear { from, to } => {
+                check(self.is_guarded, "nobody needs to be overheard")?;
+                check(self.turn_from.is_none() && !self.is_alive, "a turn is open")?;
+                check(self.overheard_to.is_none_or(|at| at == from), "there is a gap")?;
+                check(to > from && to <= now, "sound of the future")?;
+                let echo = self.played.iter().any(|&(a, b)| from < b && to > a);
+                check(!(is_half_duplex && echo), "the assistant hears itself")?;
+                self.overheard_to = Some(to);
+            }
+            Action::Look => check(self.overheard_to.is_some(), "nothing was overheard")?,
+            Action::EndOverhearing { .. } => {
+                check(self.overheard_to.take().is_some(), "nothing was overheard")?;
+            }
             Action::StartSpeech { from } => {
+                check(self.overheard_to.is_none(), "it is still overheard")?;
                 check(self.turn_from.is_none(), "a turn is open already")?;
                 check(!self.is_alive, "an answer is being made")?;
                 check(from <= now, "the turn begins in the future")?;
@@ -138,7 +160,10 @@ impl Ledger {
                 self.end_answer(to_bytes);
             }
             Action::OpenMicrophone => {}
-            Action::Sleep => check(self.turn_from.is_none(), "asleep in a turn")?,
+            Action::Sleep => {
+                let is_open = self.turn_from.is_some() || self.overheard_to.is_some();
+                check(!is_open, "asleep in a turn")?;
+            }
         }
         Ok(())
     }
@@ -164,17 +189,19 @@ struct Stage {
     position: u64,
     is_half_duplex: bool,
     is_mute: bool,
+    called: Called,
     log: Vec<String>,
 }
 
 impl Stage {
     fn new(options: TurnOptions) -> Self {
         let is_half_duplex = options.barge_in == BargeIn::Key;
+        let is_guarded = options.needs_phrase;
         let now_ns = 5_000_000_000;
         let machine = Machine::new(options, now_ns).unwrap();
-        let (ledger, log) = (Ledger::default(), Vec::new());
-        let (position, is_mute) = (0, false);
-        Self { machine, ledger, now_ns, position, is_half_duplex, is_mute, log }
+        let ledger = Ledger { is_guarded, ..Ledger::default() };
+        let (position, is_mute, called, log) = (0, false, Called::No, Vec::new());
+        Self { machine, ledger, now_ns, position, is_half_duplex, is_mute, called, log }
     }
 
     fn run(&mut self, step: Step) -> Result<(), String> {
@@ -203,6 +230,10 @@ impl Stage {
             }
             Press(key) => self.tell(Input::Key(key)),
             Tell(input) => self.tell(input),
+            Find(called) => {
+                self.called = called;
+                Ok(())
+            }
         }
     }
 
@@ -233,7 +264,9 @@ impl Stage {
         let needed_from = self.machine.needed_from();
         self.machine.handle(self.now_ns, input).map_err(|e| e.to_string())?;
         while let Some(action) = self.machine.poll() {
-            if let Action::FeedAudio { from, .. } | Action::StartSpeech { from } = action
+            if let Action::FeedAudio { from, .. }
+            | Action::StartSpeech { from }
+            | Action::Overhear { from, .. } = action
                 && from < needed_from
             {
                 return Err(format!("sample {from} is gone, {needed_from} was promised"));
@@ -248,6 +281,10 @@ impl Stage {
                 self.ledger.is_playing = false;
             }
             self.note(action);
+            if action == Action::Look {
+                let told = self.machine.handle(self.now_ns, Input::Called(self.called));
+                told.map_err(|e| e.to_string())?;
+            }
         }
         let is_answering = self.machine.state() == State::Answering;
         if self.is_mute && is_answering {
@@ -263,21 +300,28 @@ impl Stage {
         Ok(())
     }
 
+    /// Returns a line for this sound, joined with the last one if it goes on with that.
+    fn joined(&mut self, what: &str, from: u64, to: u64) -> String {
+        let start = match self.log.last().and_then(|line| line.strip_prefix(what)) {
+            Some(last) if last.ends_with(&format!("..{from}")) => {
+                let start = last.split("..").next().unwrap().parse().unwrap();
+                self.log.pop();
+                start
+            }
+            _ => from,
+        };
+        format!("{what}{start}..{to}")
+    }
+
     fn note(&mut self, action: Action) {
         let ms = |samples: u64| samples / SAMPLES_PER_MS;
         let line = match action {
             Action::StartSpeech { from } => format!("start {}", ms(from)),
-            Action::FeedAudio { from, to } => {
-                let start = match self.log.last().and_then(|line| line.strip_prefix("feed ")) {
-                    Some(last) if last.ends_with(&format!("..{}", ms(from))) => {
-                        let start = last.split("..").next().unwrap().parse().unwrap();
-                        self.log.pop();
-                        start
-                    }
-                    _ => ms(from),
-                };
-                format!("feed {start}..{}", ms(to))
-            }
+            Action::FeedAudio { from, to } => self.joined("feed ", ms(from), ms(to)),
+            Action::Overhear { from, to } => self.joined("overhear ", ms(from), ms(to)),
+            Action::Look => "look".into(),
+            Action::EndOverhearing { is_woken: true } => "wake".into(),
+            Action::EndOverhearing { is_woken: false } => "ignore".into(),
             Action::CloseAudioBlock => "close block".into(),
             Action::GuessEnd { answer } => format!("guess {answer}"),
             Action::Rollback { answer } => format!("rollback {answer}"),
@@ -341,6 +385,10 @@ fn by_key() -> TurnOptions {
 
 fn by_voice() -> TurnOptions {
     TurnOptions { barge_in: BargeIn::Voice, ..TurnOptions::default() }
+}
+
+fn guarded() -> TurnOptions {
+    TurnOptions { needs_phrase: true, ..TurnOptions::default() }
 }
 
 fn in_mode(mode: Mode) -> TurnOptions {
@@ -999,6 +1047,175 @@ fn long_turns_and_lost_devices() {
     ]);
 }
 
+#[test]
+fn a_wake_word_comes_first() {
+    let counted =
+        |wakes, overheard, turns| Counters { wakes, overheard, ..counted(turns, turns, turns, 0) };
+    check(vec![
+        Case {
+            name: "talk that is meant for somebody else is never fed",
+            options: guarded(),
+            script: vec![Silence(500), Speech(1_200), Silence(300), Speech(300), Silence(400)],
+            actions: "overhear 200..700, look, overhear 700..1200, look, overhear 1200..1700, \
+                      look, overhear 1700..2000, look, ignore, overhear 1700..2200, look, \
+                      overhear 2200..2600, look, ignore",
+            history: "",
+            state: State::Listening,
+            counters: counted(0, 2, 0),
+        },
+        Case {
+            name: "phrase and question in one breath: the whole utterance is the turn",
+            options: guarded(),
+            script: vec![
+                Silence(500),
+                Speech(600),
+                Find(Called::AndMore),
+                Speech(900),
+                Silence(700),
+                Ready(5),
+                Complete,
+                Heard(5),
+            ],
+            actions: "overhear 200..700, look, overhear 700..1200, look, wake, start 200, \
+                      feed 200..2250, guess 1, keep 1, play 5",
+            history: "user, answer 5",
+            state: State::Listening,
+            counters: counted(1, 0, 1),
+        },
+        Case {
+            name: "the phrase alone, and the question after it",
+            options: guarded(),
+            script: vec![
+                Find(Called::Alone),
+                Speech(400),
+                Silence(2_000),
+                Speech(1_000),
+                Silence(700),
+            ],
+            actions: "overhear 0..500, look, overhear 500..700, look, wake, start 2100, \
+                      feed 2100..3650, guess 1, keep 1",
+            history: "user",
+            state: State::Answering,
+            counters: counted(1, 0, 1),
+        },
+        Case {
+            name: "a question long after the phrase is for somebody else",
+            options: guarded(),
+            script: vec![
+                Find(Called::Alone),
+                Speech(400),
+                Silence(8_400),
+                Find(Called::No),
+                Speech(300),
+                Silence(300),
+            ],
+            actions: "overhear 0..500, look, overhear 500..700, look, wake, \
+                      overhear 8500..9000, look, overhear 9000..9400, look, ignore",
+            history: "",
+            state: State::Listening,
+            counters: counted(1, 1, 0),
+        },
+        Case {
+            name: "a question soon after an answer needs no phrase",
+            options: guarded(),
+            script: vec![
+                Find(Called::AndMore),
+                Speech(500),
+                Silence(700),
+                Ready(5),
+                Complete,
+                Heard(5),
+                Find(Called::No),
+                Silence(4_500),
+                Speech(300),
+                Silence(700),
+            ],
+            actions: "overhear 0..500, look, wake, start 0, feed 0..750, guess 1, keep 1, play 5, \
+                      start 5400, feed 5400..6250, guess 2, keep 2",
+            history: "user, answer 5, user",
+            state: State::Answering,
+            counters: counted(1, 0, 2),
+        },
+        Case {
+            name: "without a time for follow-ups every question needs the phrase",
+            options: TurnOptions { follow_up_ms: 0, ..guarded() },
+            script: vec![
+                Find(Called::AndMore),
+                Speech(500),
+                Silence(700),
+                Ready(5),
+                Complete,
+                Heard(5),
+                Find(Called::No),
+                Silence(400),
+                Speech(100),
+                Silence(300),
+            ],
+            actions: "overhear 0..500, look, wake, start 0, feed 0..750, guess 1, keep 1, play 5, \
+                      overhear 1400..1900, look, overhear 1900..2000, look, ignore",
+            history: "user, answer 5",
+            state: State::Listening,
+            counters: counted(1, 1, 1),
+        },
+        Case {
+            name: "the phrase counts at the start alone, however long somebody talks",
+            options: guarded(),
+            script: vec![Speech(5_000), Find(Called::AndMore), Speech(60_000), Silence(300)],
+            actions: "overhear 0..500, look, overhear 500..1000, look, overhear 1000..1500, look, \
+                      overhear 1500..2000, look, overhear 2000..2500, look, \
+                      overhear 2500..3000, look, overhear 3000..3500, look, \
+                      overhear 3500..4000, look, overhear 4000..4500, look, \
+                      overhear 4500..5000, look, ignore",
+            history: "",
+            state: State::Listening,
+            counters: counted(0, 1, 0),
+        },
+        Case {
+            name: "the phrase at the very end of the sound",
+            options: guarded(),
+            script: vec![Speech(300), Find(Called::AndMore), Press(Key::EndTurn)],
+            actions: "overhear 0..300, look, wake, start 0, feed 0..300, commit 1",
+            history: "user",
+            state: State::Answering,
+            counters: Counters { guesses: 0, guesses_kept: 0, ..counted(1, 0, 1) },
+        },
+        Case {
+            name: "the microphone vanishes in the phrase",
+            options: guarded(),
+            script: vec![
+                Find(Called::Alone),
+                Speech(300),
+                Tell(Input::MicrophoneLost),
+                Tell(Input::MicrophoneBack),
+                Speech(300),
+            ],
+            actions: "overhear 0..300, look, wake, start 300, feed 300..600",
+            history: "",
+            state: State::Hearing,
+            counters: Counters { microphone_losses: 1, ..counted(1, 0, 0) },
+        },
+        Case {
+            name: "a key ends what is overheard, and another lets in the next",
+            options: guarded(),
+            script: vec![
+                Speech(300),
+                Press(Key::Interrupt),
+                Silence(100),
+                Speech(100),
+                Press(Key::Sleep),
+                Speech(300),
+                Press(Key::Wake),
+                Speech(300),
+            ],
+            actions: "overhear 0..300, ignore, overhear 100..500, ignore, sleep, open, start 800, \
+                      feed 800..1100",
+            history: "",
+            state: State::Hearing,
+            counters: counted(0, 0, 0),
+        },
+    ]);
+}
+
 fn some_options(rng: &mut Rng) -> TurnOptions {
     let end_silence_ms = 50 + rng.below(2_000) as u32;
     TurnOptions {
@@ -1013,6 +1230,8 @@ fn some_options(rng: &mut Rng) -> TurnOptions {
         block_ms_max: 10_000 + rng.below(20_000) as u32,
         block_pause_from_ms: 500 + rng.below(9_000) as u32,
         turn_ms_max: 1_000 + rng.below(90_000) as u32,
+        needs_phrase: rng.below(3) == 0,
+        follow_up_ms: rng.below(2_000) as u32,
         echo_tail_ms: rng.below(500) as u32,
         sleep_after_ms: [0, 20_000][rng.below(2)],
         ..TurnOptions::default()
@@ -1023,7 +1242,8 @@ fn some_step(rng: &mut Rng, stage: &Stage) -> Step {
     const KEYS: [Key; 6] =
         [Key::TalkDown, Key::TalkUp, Key::EndTurn, Key::Interrupt, Key::Sleep, Key::Wake];
     let ms = rng.below(1_500) as u64;
-    match rng.below(24) {
+    const FOUND: [Called; 3] = [Called::No, Called::Alone, Called::AndMore];
+    match rng.below(25) {
         0..5 => Speech(ms),
         5..9 => Silence(ms),
         9 => Sound(ms * 20, rng.below(101) as f32 / 100.0),
@@ -1034,6 +1254,7 @@ fn some_step(rng: &mut Rng, stage: &Stage) -> Step {
         18 => Tokens(ms % 9),
         19 => Wait(ms),
         20 | 21 => Press(KEYS[rng.below(KEYS.len())]),
+        24 => Find(FOUND[rng.below(3)]),
         22 => Tell([Input::MicrophoneLost, Input::MicrophoneBack][rng.below(2)]),
         _ => Tell([Input::SpeakerLost, Input::SpeakerBack][rng.below(2)]),
     }
@@ -1041,7 +1262,7 @@ fn some_step(rng: &mut Rng, stage: &Stage) -> Step {
 
 #[test]
 fn any_conversation_keeps_the_ledger() {
-    let mut reached = [0; 6];
+    let mut reached = [0; 8];
     let seeds = seeds(400);
     for &seed in &seeds {
         let mut rng = Rng(seed);
@@ -1059,10 +1280,9 @@ fn any_conversation_keeps_the_ledger() {
                 panic!("SEED={seed} step {index} {step:?} with {options:?}: {complaint}");
             }
         }
-        let Counters { turns, guesses_kept, rollbacks, barge_ins, false_starts, .. } =
-            stage.machine.counters();
-        let closed = stage.machine.counters().blocks_closed;
-        let counts = [turns, guesses_kept, rollbacks, barge_ins, false_starts, closed];
+        let c = stage.machine.counters();
+        let counts = [c.turns, c.guesses_kept, c.rollbacks, c.barge_ins, c.false_starts];
+        let counts = counts.into_iter().chain([c.blocks_closed, c.wakes, c.overheard]);
         reached.iter_mut().zip(counts).for_each(|(sum, count)| *sum += count);
     }
     assert!(seeds.len() == 1 || reached.iter().all(|&sum| sum > 20), "{reached:?}");

@@ -291,7 +291,7 @@ impl<'a> Place<'a> {
     /// Copies the small model and its card to where the program looks for it.
     fn keep_model(&self, root: &Path) -> Result<(), String> {
         let tiny = root.join("models/tiny");
-        let is_kept = |p: &&PathBuf| p.extension().is_some_and(|e| e == "gguf");
+        let is_kept = |p: &&PathBuf| p.extension().is_some_and(|e| e == "gguf" || e == "txt");
         let models = files(&tiny);
         let card = tiny.join("README.md");
         for file in models.iter().filter(is_kept).chain([&card]) {

@@ -84,7 +84,7 @@ pub(super) fn state_of(state: State) -> i32 {
     match state {
         State::Asleep => CULET_STATE_ASLEEP,
         State::Deaf => CULET_STATE_DEAF,
-        State::Listening => CULET_STATE_LISTENING,
+        State::Listening | State::Overhearing => CULET_STATE_LISTENING,
         State::Hearing => CULET_STATE_HEARING,
         State::Guessing => CULET_STATE_GUESSING,
         State::Answering => CULET_STATE_ANSWERING,
@@ -128,7 +128,8 @@ impl Queued {
             }
             TalkEvent::OpenMicrophone => Self { kind: CULET_SPOKEN_OPEN_MICROPHONE, ..none },
             // The new state says it.
-            TalkEvent::Asleep => return None,
+            // Nothing asks for a wake word through this interface.
+            TalkEvent::Asleep | TalkEvent::Woken => return None,
         })
     }
 }

@@ -4,8 +4,8 @@
 //!
 //! - `sound`: where it comes from
 //! - `transcribe`: `culet transcribe` and `culet translate`
-//! - `talk`: `culet voice`; `live`: through devices; `eye`: what it sees; `tool`: tools
-//!   that are commands
+//! - `talk`: `culet voice`; `live`: through devices; `eye`: what it sees; `wake`: how it
+//!   is called; `tool`: tools that are commands
 
 mod eye;
 mod live;
@@ -13,3 +13,4 @@ mod sound;
 pub(crate) mod talk;
 mod tool;
 pub(crate) mod transcribe;
+mod wake;

@@ -35,6 +35,7 @@ use crate::cli::voice::live::DeviceArgs;
 use crate::cli::voice::sound::SoundArgs;
 use crate::cli::voice::tool;
 use crate::cli::voice::tool::ToolCommand;
+use crate::cli::voice::wake::WakeArgs;
 
 /// How often the line of what is going on changes at most, if nothing new does.
 const SHOW_TURN: Duration = Duration::from_millis(100);
@@ -48,6 +49,8 @@ pub(crate) struct Args {
     pub(super) device: DeviceArgs,
     #[command(flatten)]
     eye: EyeArgs,
+    #[command(flatten)]
+    wake: WakeArgs,
     #[command(flatten)]
     opening: OpeningArgs,
     /// Carry out calls of a tool with a command: arguments as JSON on its stdin; repeatable
@@ -89,15 +92,21 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         barge_in: if args.device.barge_in { BargeIn::Voice } else { BargeIn::Key },
         guess_silence_ms: args.guess.min(args.silence),
         end_silence_ms: args.silence,
+        needs_phrase: args.wake.is_wanted(),
+        follow_up_ms: args.wake.follow_up_ms(),
         ..TurnOptions::default()
     };
     let options = options.within(session.n_ctx());
+    let lookout = args.wake.open(&args.model, &engine)?;
     let mouth = if blocks.is_none() { args.device.mouth() } else { None };
     let is_aloud = mouth.is_some();
     let start = Instant::now();
     let mut talk = Talk::new(session, opening, &options, (is_aloud, args.sampling.n_max()), 0)?;
     if look.is_some() {
         talk.see(args.eye.budget);
+    }
+    if let Some(lookout) = lookout {
+        talk.wake_by(lookout);
     }
     let mut hall = Hall { args, talk, page: Page::new(args.json, mouth, look), start };
     stop::listen()?;
@@ -173,7 +182,8 @@ impl Hall<'_> {
         let doing = match self.talk.state() {
             State::Asleep => "asleep",
             State::Deaf => "no microphone",
-            State::Listening => "listening",
+            State::Listening | State::Overhearing if !self.talk.is_awake() => "wake word?",
+            State::Listening | State::Overhearing => "listening",
             State::Hearing => "hearing",
             State::Answering if self.page.mouth.is_some() && self.page.is_saying => "speaking",
             State::Guessing | State::Answering => "thinking",
@@ -194,7 +204,11 @@ impl Hall<'_> {
                 self.step()?;
             }
             State::Answering => self.answer()?,
-            State::Asleep | State::Deaf | State::Listening | State::Hearing => {}
+            State::Asleep
+            | State::Deaf
+            | State::Listening
+            | State::Overhearing
+            | State::Hearing => {}
         }
         Ok(has_heard)
     }
@@ -262,7 +276,10 @@ impl Hall<'_> {
             counters.rollbacks
         );
         if counters.turns == 0 {
-            print::say("no speech was heard");
+            print::say(match counters.overheard {
+                0 => "no speech was heard",
+                _ => "the wake word was not heard",
+            });
         }
         self.page.finish(json!({
             "guesses": counters.guesses,
@@ -270,6 +287,8 @@ impl Hall<'_> {
             "false_starts": counters.false_starts,
             "wasted_tokens": n_wasted,
             "barge_ins": counters.barge_ins,
+            "wakes": counters.wakes,
+            "overheard": counters.overheard,
             "lost_samples": counters.lost_samples,
             "microphone_losses": counters.microphone_losses,
         }))
@@ -373,6 +392,7 @@ impl Page {
                 picture.set(self.look.as_mut().and_then(|newest| newest()));
                 self.tell("hearing");
             }
+            TalkEvent::Woken => self.tell("woken"),
             TalkEvent::Looked { n_tokens } => self.n_picture = n_tokens,
             TalkEvent::EndGuessed => self.ended_at = Some(Instant::now()),
             TalkEvent::TakenBack { n_wasted } => {

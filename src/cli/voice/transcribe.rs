@@ -81,7 +81,7 @@ pub(crate) fn run_translate(args: &TranslateArgs) -> Result<()> {
     args.output.run(&translate_prompt(args.from.as_deref(), &args.to))
 }
 
-fn transcribe_prompt(language: Option<&str>) -> String {
+pub(super) fn transcribe_prompt(language: Option<&str>) -> String {
     let how = match language {
         Some(language) => format!("in {language} into {language} text"),
         None => "in its original language".to_owned(),
@@ -99,7 +99,7 @@ fn translate_prompt(from: Option<&str>, to: &str) -> String {
 }
 
 /// Returns the words and, behind them, the place for the sound.
-fn conversation(prompt: &str) -> Conversation {
+pub(super) fn conversation(prompt: &str) -> Conversation {
     let parts = vec![Part::Text(prompt.to_owned()), Part::Media(MediaKind::Audio, None)];
     Conversation::new(vec![Message::new(Role::User, Content::Parts(parts))])
 }
