@@ -20,6 +20,9 @@ pub const OUT_RATE_HZ: u32 = 16_000;
 /// Least length of the blocks that are transformed, in samples of the lower rate: 20 ms at 16 kHz.
 const BLOCK_SAMPLES_MIN: usize = 320;
 
+/// Loudest sample that is transformed, in full scales: sums of louder ones could overflow.
+const LOUDEST: f32 = 1e6;
+
 /// Resamples a stream to 16 kHz.
 ///
 /// Tones above 8 kHz are at least 120 dB down; tones up to 90 % of the lower of the two rates'
@@ -100,7 +103,8 @@ impl Resampler {
         self.rate_hz
     }
 
-    /// Appends samples and returns the output that they complete.
+    /// Appends samples and returns the output that they complete; where rates differ, those above
+    /// a million full scales are clipped.
     ///
     /// # Errors
     /// `Input` if a sample is not finite; the stream is then as it was.
@@ -116,7 +120,7 @@ impl Resampler {
             self.n_out = self.n_in;
             return Ok(samples.to_vec());
         }
-        self.pending.extend_from_slice(samples);
+        self.pending.extend(samples.iter().map(|s| s.clamp(-LOUDEST, LOUDEST)));
         self.drain()
     }
 
@@ -286,6 +290,18 @@ mod tests {
         let mut random = Random::from_env();
         let sound: Vec<f32> = (0..5_000).map(|_| random.bipolar()).collect();
         assert!(resampled(OUT_RATE_HZ, &sound) == sound);
+    }
+
+    #[test]
+    fn the_loudest_samples_give_finite_ones() {
+        for loudest in [f32::MAX, -f32::MAX, 1e30] {
+            let (mut resampler, mut sound) =
+                (Resampler::new(44_100).unwrap(), tone(440.0, 44_100, 9_000));
+            sound[4_000..5_000].fill(loudest);
+            let mut out = resampler.push(&sound).unwrap();
+            out.extend(resampler.finish().unwrap());
+            assert!(out.iter().all(|s| s.is_finite()) && out.iter().any(|s| s.abs() > 1e5));
+        }
     }
 
     #[test]
