@@ -18,6 +18,9 @@ use crate::error::Result;
 
 /// Most threads one backend uses.
 pub const THREADS_MAX: usize = 256;
+/// How long threads look out for the next graph before they sleep, in ggml's 131,072 pauses: some
+/// milliseconds, enough from one token to the next.
+const POLL: u32 = 1;
 
 /// A flag that stops a computation from another thread.
 #[derive(Clone, Default, Debug)]
@@ -75,6 +78,8 @@ pub struct Backend {
     gpu: Option<NonNull<sys::ggml_backend>>,
     pool: Option<Pool>,
     n_threads: usize,
+    /// Tells ggml how many of them compute the next graph.
+    set_threads: Option<SetThreads>,
     cancel: Cancel,
     profile: Option<Profile>,
 }
@@ -82,6 +87,8 @@ pub struct Backend {
 // SAFETY: ggml backends hold no thread-local state; one thread uses them at a time because
 // computing takes `&mut Backend`.
 unsafe impl Send for Backend {}
+
+type SetThreads = unsafe extern "C" fn(sys::ggml_backend_t, i32);
 
 struct Pool {
     raw: NonNull<sys::ggml_threadpool>,
@@ -201,7 +208,8 @@ impl Backend {
         let cpu = NonNull::new(unsafe { sys::ggml_backend_dev_init(dev, std::ptr::null()) })
             .ok_or_else(|| Error::device("the processor backend cannot be started"))?;
         let (profile, cancel) = (Profile::wanted()?, Cancel::new());
-        let mut backend = Self { cpu, gpu: None, pool: None, n_threads, cancel, profile };
+        let mut backend =
+            Self { cpu, gpu: None, pool: None, n_threads, set_threads: None, cancel, profile };
         backend.start_threads()?;
         if let Some(name) = &options.gpu {
             backend.gpu = Some(start_gpu(name)?);
@@ -219,7 +227,6 @@ impl Backend {
             unsafe extern "C" fn(*mut sys::ggml_threadpool_params) -> *mut sys::ggml_threadpool;
         type Free = unsafe extern "C" fn(*mut sys::ggml_threadpool);
         type Set = unsafe extern "C" fn(sys::ggml_backend_t, *mut sys::ggml_threadpool);
-        type SetN = unsafe extern "C" fn(sys::ggml_backend_t, i32);
         type Abort = unsafe extern "C" fn(
             sys::ggml_backend_t,
             Option<unsafe extern "C" fn(*mut c_void) -> bool>,
@@ -228,12 +235,8 @@ impl Backend {
         // SAFETY: the registry promises these signatures for these names; the pool is freed in
         // `Drop` after the backend; the flag is owned by `self` and outlives the backend.
         unsafe {
-            if let Some(f) = set_n {
-                std::mem::transmute::<*mut c_void, SetN>(f.as_ptr())(
-                    self.cpu.as_ptr(),
-                    self.n_threads as i32,
-                );
-            }
+            self.set_threads =
+                set_n.map(|f| std::mem::transmute::<*mut c_void, SetThreads>(f.as_ptr()));
             if let Some(f) = abort {
                 std::mem::transmute::<*mut c_void, Abort>(f.as_ptr())(
                     self.cpu.as_ptr(),
@@ -243,6 +246,7 @@ impl Backend {
             }
             if let (Some(new), Some(free), Some(set)) = (new, free, set) {
                 let mut params = sys::ggml_threadpool_params_default(self.n_threads as i32);
+                params.poll = POLL;
                 let raw = std::mem::transmute::<*mut c_void, New>(new.as_ptr())(&raw mut params);
                 if let Some(raw) = NonNull::new(raw) {
                     let free = std::mem::transmute::<*mut c_void, Free>(free.as_ptr());
@@ -254,7 +258,16 @@ impl Backend {
                 }
             }
         }
+        self.use_threads(self.n_threads);
         Ok(())
+    }
+
+    /// Lets so many threads, at most all, compute the next graph.
+    pub(super) fn use_threads(&mut self, n: usize) {
+        if let Some(set) = self.set_threads {
+            // SAFETY: the backend is alive, and the pool has as many threads.
+            unsafe { set(self.cpu.as_ptr(), n.min(self.n_threads) as i32) };
+        }
     }
 
     /// Returns the number of processor threads.

@@ -54,6 +54,8 @@ pub struct GraphBuilder {
     pub(super) customs: RefCell<Vec<Box<Custom>>>,
     pub(super) kernels: RefCell<Kernels>,
     used: Cell<usize>,
+    /// Multiply-adds of all products.
+    pub(super) work: Cell<usize>,
     n_max: usize,
     pub(super) on_gpu: bool,
 }
@@ -84,6 +86,7 @@ impl GraphBuilder {
             customs: RefCell::default(),
             kernels: RefCell::default(),
             used: Cell::new(0),
+            work: Cell::new(0),
             n_max,
             on_gpu: backend.has_gpu(),
         })
@@ -96,6 +99,11 @@ impl GraphBuilder {
         }
         self.used.set(used);
         Ok(())
+    }
+
+    /// Counts the multiply-adds of a product, which decide how many threads are worth waking.
+    pub(super) fn count(&self, n: usize) {
+        self.work.set(self.work.get().saturating_add(n));
     }
 
     pub(super) fn wrap(&self, raw: *mut sys::ggml_tensor) -> Result<Tensor<'_>> {
@@ -193,6 +201,7 @@ impl GraphBuilder {
             return self.fail("mul_mat", &[w, x]);
         }
         self.room(1)?;
+        self.count(ws[1] * x.shape().n_elements());
         // SAFETY: shapes, types and strides were checked as ggml asserts them.
         self.wrap(unsafe { sys::ggml_mul_mat(self.raw(), w.ptr.as_ptr(), x.ptr.as_ptr()) })
     }
@@ -439,6 +448,7 @@ impl GraphBuilder {
             return self.fail("attention", &[q, k, v]);
         }
         self.room(1)?;
+        self.count(2 * ks[1] * q.shape().n_elements());
         let mask = mask.map_or(std::ptr::null_mut(), |m| m.ptr.as_ptr());
         let (q, k, v) = (q.ptr.as_ptr(), k.ptr.as_ptr(), v.ptr.as_ptr());
         // SAFETY: shapes and types were checked as ggml asserts them.

@@ -6,7 +6,6 @@
 use std::any::Any;
 use std::ptr::NonNull;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use llama_cpp_sys_2 as sys;
 
@@ -23,6 +22,9 @@ use crate::ggml::tensor::DType;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Port(pub(in crate::ggml) usize);
 
+/// Multiply-adds of a node that are worth one more thread, which all nodes then wait for.
+const WORK: usize = 200_000;
+
 enum Memory {
     /// One buffer of the processor's.
     Host(NonNull<sys::ggml_gallocr>),
@@ -37,6 +39,8 @@ pub struct Plan {
     ports: Vec<NonNull<sys::ggml_tensor>>,
     #[expect(clippy::vec_box, reason = "ggml keeps their addresses")]
     customs: Vec<Box<Custom>>,
+    /// Threads that are worth waking.
+    n_threads: usize,
     kernels: Kernels,
     _context: Context,
     _keep: Vec<Arc<dyn Any + Send + Sync>>,
@@ -52,7 +56,10 @@ impl Plan {
     /// # Errors
     /// `Memory` if it does not fit.
     pub fn new(builder: GraphBuilder, backend: &Backend) -> Result<Self> {
-        let GraphBuilder { context, graph, ports, keep, customs, kernels, .. } = builder;
+        let GraphBuilder { context, graph, ports, keep, customs, kernels, work, .. } = builder;
+        // SAFETY: the graph is alive.
+        let n_nodes = unsafe { sys::ggml_graph_n_nodes(graph.as_ptr()) }.max(1) as usize;
+        let n_threads = (work.get() / n_nodes / WORK).max(1);
         let memory = match backend.gpu() {
             None => host_memory(graph, backend)?,
             Some(gpu) => split_memory(graph, gpu, backend)?,
@@ -65,6 +72,7 @@ impl Plan {
             graph,
             ports: ports.into_inner(),
             customs: customs.into_inner(),
+            n_threads,
             kernels: kernels.into_inner(),
             _context: context,
             _keep: keep,
@@ -175,6 +183,8 @@ impl Plan {
         if backend.cancel().is_cancelled() {
             return Err(Error::cancelled());
         }
+        self.customs.iter().for_each(|custom| custom.begin());
+        backend.use_threads(self.n_threads);
         let cpu = backend.cpu();
         // SAFETY: graph, memory and backend are alive and exclusively ours.
         let status = unsafe {
@@ -188,7 +198,7 @@ impl Plan {
                 }
             }
         };
-        if self.customs.iter().any(|c| c.panicked.swap(false, Ordering::Relaxed)) {
+        if self.customs.iter().any(|custom| custom.panicked()) {
             return Err(Error::internal("a kernel of ours panicked"));
         }
         match status {

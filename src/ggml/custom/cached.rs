@@ -56,6 +56,7 @@ impl GraphBuilder {
             && d.is_multiple_of(STEP)
             && d <= WIDTH_MAX;
         let Some(answer) = fastest().filter(|_| fits) else { return Ok(None) };
+        self.count(2 * n * q.shape().n_elements());
         let sides = Sides { d, n_head, n_head_kv };
         let split = Split::Elements(HEADS * d);
         self.custom(&[d, n_head, m], &[q, k, v, mask], split, move |call| {

@@ -58,6 +58,7 @@ impl GraphBuilder {
             let w = if w.side(0) == k { w } else { self.reshape(w, &[k, n])? };
             return self.mul_mat(w, x);
         };
+        self.count(n_values * x.side(1));
         self.keep.borrow_mut().push(weight.keep());
         let weight = Arc::new(weight.clone());
         self.custom(&[n, x.side(1)], &[x], Split::Rows, move |call| {

@@ -30,6 +30,7 @@ impl GraphBuilder {
             return Ok(None);
         };
         let n = weight.shape().n_elements() / k;
+        self.count(weight.shape().n_elements() * m);
         self.keep.borrow_mut().push(weight.keep());
         let weight = weight.clone();
         let columns = self.custom(&[m, n], &[x], Split::Rows, move |call| {

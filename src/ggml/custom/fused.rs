@@ -2,8 +2,6 @@
 //!
 //! In: tensors of one graph. Out: the tensor computed in one pass.
 
-use std::sync::atomic::AtomicBool;
-
 use llama_cpp_sys_2 as sys;
 
 use crate::error::Result;
@@ -40,8 +38,7 @@ impl GraphBuilder {
         }
         let shape = Shape::new(sides)?;
         self.room(1)?;
-        let custom =
-            Box::new(Custom { kernel: Box::new(kernel), split, panicked: AtomicBool::new(false) });
+        let custom = Box::new(Custom::new(Box::new(kernel), split));
         let user = std::ptr::from_ref(&*custom).cast_mut().cast();
         self.customs.borrow_mut().push(custom);
         let mut args: Vec<_> = inputs.iter().map(|t| t.ptr.as_ptr()).collect();

@@ -19,6 +19,7 @@ use std::arch::x86_64::_mm512_cvtsepi32_epi8;
 use std::arch::x86_64::_mm512_fmadd_ps;
 use std::arch::x86_64::_mm512_loadu_ps;
 use std::arch::x86_64::_mm512_madd_epi16;
+use std::arch::x86_64::_mm512_mask_blend_epi16;
 use std::arch::x86_64::_mm512_max_ps;
 use std::arch::x86_64::_mm512_mul_ps;
 use std::arch::x86_64::_mm512_reduce_max_ps;
@@ -28,9 +29,11 @@ use std::arch::x86_64::_mm512_set1_epi64;
 use std::arch::x86_64::_mm512_set1_ps;
 use std::arch::x86_64::_mm512_setzero_ps;
 use std::arch::x86_64::_mm512_setzero_si512;
+use std::arch::x86_64::_mm512_slli_epi32;
 use std::arch::x86_64::_mm512_storeu_ps;
 
 use super::GROUP;
+use super::Rows;
 use super::activations::BLOCK;
 use super::activations::BYTE_MAX;
 use super::activations::Block;
@@ -60,28 +63,35 @@ pub(super) fn round(values: &[f32; BLOCK], bytes: &mut [i8; BLOCK]) -> f32 {
     unsafe { round_in_registers(values, bytes) }
 }
 
+/// See [`super::ask_for`].
+pub(super) fn ask_for(bytes: &[u8]) {
+    for line in bytes.chunks(LINE) {
+        // SAFETY: every processor of this kind has the instruction, which reads nothing.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) };
+    }
+}
+
 /// See [`super::product`].
 pub(super) fn product<const M: usize>(
-    weight: &[u8],
+    weight: Rows<'_>,
     format: Format,
     blocks: &[Block<M>],
     out: &mut [[f32; GROUP]; M],
 ) {
     let n = format.group_bytes(blocks.len() * BLOCK);
-    assert!(n == Some(weight.len()), "eight whole rows");
-    let at = weight.as_ptr();
+    assert!(n == Some(weight.0.len()), "eight whole rows");
     // SAFETY: only called where the processor has AVX-512 with VNNI; the weight has as many
     // blocks as the activations, see above.
     unsafe {
         match format {
-            Format::Q4_0 => tile::<Q4_0<false>, M, 1>(at, blocks, out),
-            Format::Q4_0Packed => tile::<Q4_0<true>, M, 1>(at, blocks, out),
-            Format::Q8_0 => tile::<Q8_0, M, 1>(at, blocks, out),
-            Format::TQ2_0 => tile::<TQ2_0, M, 4>(at, blocks, out),
-            Format::Q3K => tile::<Q3K, M, 4>(at, blocks, out),
-            Format::Q4K => tile::<Q4K, M, 2>(at, blocks, out),
-            Format::Q5K => tile::<Q5K, M, 2>(at, blocks, out),
-            Format::Q6K => tile::<Q6K, M, 4>(at, blocks, out),
+            Format::Q4_0 => tile::<Q4_0<false>, M, 1>(weight, blocks, out),
+            Format::Q4_0Packed => tile::<Q4_0<true>, M, 1>(weight, blocks, out),
+            Format::Q8_0 => tile::<Q8_0, M, 1>(weight, blocks, out),
+            Format::TQ2_0 => tile::<TQ2_0, M, 4>(weight, blocks, out),
+            Format::Q3K => tile::<Q3K, M, 4>(weight, blocks, out),
+            Format::Q4K => tile::<Q4K, M, 2>(weight, blocks, out),
+            Format::Q5K => tile::<Q5K, M, 2>(weight, blocks, out),
+            Format::Q6K => tile::<Q6K, M, 4>(weight, blocks, out),
         }
     }
 }
@@ -111,13 +121,17 @@ pub(super) struct Part {
     pub(super) codes: [__m512i; 4],
     /// Each row's twice.
     pub(super) scale: __m512,
-    /// The last 16 codes' scale, or the minimum, or nothing.
-    pub(super) other: __m512,
+    /// The minimum, or nothing.
+    pub(super) minimum: __m512,
+    /// How many times `scale` count the first 16 codes and the last 16, or nothing.
+    pub(super) times: __m512i,
 }
 
 /// A format, read `P` parts at a time.
 pub(super) trait Read<const P: usize> {
     const FORMAT: Format;
+    /// How many times as large as they are codes of each part stand there.
+    const TIMES: [i16; P] = [1; P];
     /// What a block has for all of its parts.
     type Head: Copy;
 
@@ -134,7 +148,7 @@ pub(super) trait Read<const P: usize> {
 /// There are eight rows of `tiles.len()` parts at `weight`.
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni,f16c")]
 unsafe fn tile<R: Read<P>, const M: usize, const P: usize>(
-    weight: *const u8,
+    (weight, next): Rows<'_>,
     tiles: &[Block<M>],
     out: &mut [[f32; GROUP]; M],
 ) {
@@ -143,9 +157,9 @@ unsafe fn tile<R: Read<P>, const M: usize, const P: usize>(
     let stride = tiles.len() / n_parts * block_bytes;
     let step_bytes = if matches!(R::FORMAT, Format::Q4_0Packed) { GROUP } else { 1 } * block_bytes;
     let mut sums = [_mm512_setzero_ps(); M];
+    let (weight, next) = (weight.as_ptr(), next.as_ptr());
     for (b, tiles) in tiles.chunks_exact(n_parts).enumerate() {
-        // What follows these rows will be wanted next; asking beyond the end does nothing.
-        let ahead = weight.wrapping_add(GROUP * (stride + b * block_bytes));
+        let ahead = next.wrapping_add(b * GROUP * block_bytes);
         for line in (0..GROUP * block_bytes).step_by(LINE) {
             _mm_prefetch::<_MM_HINT_T0>(ahead.wrapping_add(line).cast());
         }
@@ -155,8 +169,8 @@ unsafe fn tile<R: Read<P>, const M: usize, const P: usize>(
             let head = R::head(at, stride);
             for (step, tiles) in tiles.chunks_exact(P).enumerate() {
                 let parts = R::parts(&head, at, stride, step);
-                for (part, tile) in parts.iter().zip(tiles) {
-                    add(R::FORMAT, part, tile, &mut sums);
+                for ((part, times), tile) in parts.iter().zip(R::TIMES).zip(tiles) {
+                    add((R::FORMAT, times), part, tile, &mut sums);
                 }
             }
         }
@@ -172,8 +186,13 @@ unsafe fn tile<R: Read<P>, const M: usize, const P: usize>(
 /// Adds the products of 32 codes.
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
 #[inline]
-fn add<const M: usize>(format: Format, part: &Part, tile: &Block<M>, sums: &mut [__m512; M]) {
-    let zero = -format.zero();
+fn add<const M: usize>(
+    (format, times): (Format, i16),
+    part: &Part,
+    tile: &Block<M>,
+    sums: &mut [__m512; M],
+) {
+    let zero = -format.zero() * times;
     for (m, sum) in sums.iter_mut().enumerate() {
         let words = tile.bytes[m].as_chunks::<8>().0;
         let word = |i: usize| _mm512_set1_epi64(i64::from_ne_bytes(words[i].map(|v| v as u8)));
@@ -198,7 +217,7 @@ fn add<const M: usize>(format: Format, part: &Part, tile: &Block<M>, sums: &mut 
                 add_fours(&mut whole, d, word(3));
                 let value = _mm512_mul_ps(_mm512_cvtepi32_ps(whole), part.scale);
                 let less = _mm512_madd_epi16(byte_sums, _mm512_set1_epi16(-1));
-                _mm512_fmadd_ps(_mm512_cvtepi32_ps(less), part.other, value)
+                _mm512_fmadd_ps(_mm512_cvtepi32_ps(less), part.minimum, value)
             }
             Kind::Two => {
                 // The first 16 codes' sum is below the last 16's in every four bytes.
@@ -209,8 +228,11 @@ fn add<const M: usize>(format: Format, part: &Part, tile: &Block<M>, sums: &mut 
                 add_fours(&mut first, b, word(1));
                 add_fours(&mut last, c, word(2));
                 add_fours(&mut last, d, word(3));
-                let value = _mm512_mul_ps(_mm512_cvtepi32_ps(first), part.scale);
-                _mm512_fmadd_ps(_mm512_cvtepi32_ps(last), part.other, value)
+                // Both fit in 16 bits: eight products of at most 32 by 127.
+                let both =
+                    _mm512_mask_blend_epi16(0xaaaa_aaaa, first, _mm512_slli_epi32::<16>(last));
+                let whole = _mm512_madd_epi16(both, part.times);
+                _mm512_mul_ps(_mm512_cvtepi32_ps(whole), part.scale)
             }
         };
         *sum = _mm512_fmadd_ps(value, _mm512_set1_ps(tile.scales[m]), *sum);
@@ -277,7 +299,7 @@ mod tests {
             let weight = quantize_weight(dtype, &wave(GROUP * k, 0.731), k).unwrap();
             let format = Format::of(dtype).unwrap();
             let (mut fast, mut slow) = ([[0.0; GROUP]; 4], [[0.0; GROUP]; 4]);
-            product(&weight, format, &x, &mut fast);
+            product((&weight, &weight), format, &x, &mut fast);
             portable::product(&weight, format, &x, &mut slow);
             assert_eq!(fast, slow, "{dtype}");
             assert!(fast.as_flattened().iter().any(|v| v.abs() > 1.0), "{dtype}");
@@ -297,8 +319,8 @@ mod tests {
         let (one, size) = (rounded::<1>(&wave(k, 0.377), k), weight.len() / n * GROUP);
         for (rows, packed) in weight.chunks(size).zip(packed.chunks(size)) {
             let (mut a, mut b, mut c) = ([[0.0; GROUP]; 1], [[0.0; GROUP]; 1], [[0.0; GROUP]; 1]);
-            product(rows, Format::Q4_0, &one, &mut a);
-            product(packed, Format::Q4_0Packed, &one, &mut b);
+            product((rows, rows), Format::Q4_0, &one, &mut a);
+            product((packed, packed), Format::Q4_0Packed, &one, &mut b);
             portable::product(packed, Format::Q4_0Packed, &one, &mut c);
             assert_eq!(a, b);
             assert_eq!(a, c);

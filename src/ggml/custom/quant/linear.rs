@@ -1,17 +1,19 @@
 //! Products of a quantised weight with tokens: one, a few, or a whole prompt.
 //!
 //! In: a weight in the mapping and rows of f32. Out: rows of f32.
-//! The weight's rows are shared among the threads, eight at a time; each thread rounds the
-//! activations for itself, so that nothing is waited for.
+//! Threads take the weight's rows as they get ready; each rounds the activations for itself, so
+//! that nothing is waited for.
 //! Invariant: a row of the result depends on its own row and the weight alone, bit for bit,
 //! whatever the batch, the threads and the weight's layout.
 
 use std::sync::Arc;
 
 use super::GROUP;
+use super::Rows;
 use super::activations::BLOCK;
 use super::activations::Block;
 use super::activations::quantize;
+use super::ask_for;
 use super::format::Format;
 use super::is_fast;
 use super::product;
@@ -39,9 +41,11 @@ impl GraphBuilder {
         let Some(format) = self.format(weight).filter(|_| fits && x.is_contiguous()) else {
             return self.mul_rows(weight, x);
         };
+        self.count(k * n * x.side(1));
         self.keep.borrow_mut().push(weight.keep());
         let weight = Arc::new(weight.clone());
-        self.custom(&[n, x.side(1)], &[x], Split::Columns(GROUP), move |call| {
+        let split = Split::Tiles { rows: (CHUNK / k).next_multiple_of(TILE), columns: GROUP };
+        self.custom(&[n, x.side(1)], &[x], split, move |call| {
             let bytes = weight.kernel_bytes().expect("the graph uses host weights alone here");
             multiply(bytes, format, k, call);
         })
@@ -84,11 +88,16 @@ impl<const M: usize> Tiles<M> {
 /// Tiles of any height.
 trait Multiply {
     /// Multiplies eight rows of a weight with every row and gives each row's eight sums.
-    fn multiply(&self, weight: &[u8], format: Format, put: &mut dyn FnMut(usize, &[f32; GROUP]));
+    fn multiply(&self, weight: Rows<'_>, format: Format, put: &mut dyn FnMut(usize, &[f32; GROUP]));
 }
 
 impl<const M: usize> Multiply for Tiles<M> {
-    fn multiply(&self, weight: &[u8], format: Format, put: &mut dyn FnMut(usize, &[f32; GROUP])) {
+    fn multiply(
+        &self,
+        weight: Rows<'_>,
+        format: Format,
+        put: &mut dyn FnMut(usize, &[f32; GROUP]),
+    ) {
         let mut sums = [[0.0; GROUP]; M];
         for (i, tile) in self.blocks.chunks_exact(self.n_blocks).enumerate() {
             product(weight, format, tile, &mut sums);
@@ -119,20 +128,34 @@ fn tiles(x: &[f32], k: usize, first_row: usize) -> Vec<Box<dyn Multiply>> {
     all
 }
 
-/// Multiplies this thread's rows of the weight with all rows of activations.
+/// Multiplies rows of the weight, as this thread gets them, with rows of activations.
 fn multiply(bytes: &[u8], format: Format, k: usize, call: &mut Call<'_>) {
     let x = call.f32(0);
-    let (columns, n_rows) = (call.columns(), x.len() / k);
     let group_bytes = bytes.len() / call.row_len * GROUP;
-    let chunk = (CHUNK / k).next_multiple_of(TILE);
-    for (i, rows) in x.chunks(chunk * k).enumerate() {
-        let tiles = tiles(rows, k, i * chunk);
+    let group = |column: usize| &bytes[column / GROUP * group_bytes..][..group_bytes];
+    let mut rounded = (0..0, Vec::new());
+    let mut following = call.take();
+    while let Some(mut own) = following.take() {
+        let (rows, columns) = (own.rows(), own.columns());
+        if rounded.0 != rows {
+            // Memory works while this rounds.
+            ask_for(group(columns.start));
+            rounded = (rows.clone(), tiles(&x[rows.start * k..rows.end * k], k, rows.start));
+        }
         for column in columns.clone().step_by(GROUP) {
-            let weight = &bytes[column / GROUP * group_bytes..][..group_bytes];
-            for tiles in &tiles {
-                tiles.multiply(weight, format, &mut |row, sums| {
-                    if row < n_rows {
-                        call.put(row, column, sums);
+            let is_last = column + GROUP >= columns.end;
+            if is_last {
+                following = call.take();
+            }
+            let next = match &following {
+                Some(following) => group(following.columns().start),
+                None if is_last => group(column),
+                None => group(column + GROUP),
+            };
+            for tiles in &rounded.1 {
+                tiles.multiply((group(column), next), format, &mut |row, sums| {
+                    if row < rows.end {
+                        own.put(row, column, sums);
                     }
                 });
             }

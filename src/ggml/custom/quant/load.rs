@@ -11,7 +11,6 @@ use std::arch::x86_64::_mm_cvtsi32_si128;
 use std::arch::x86_64::_mm_loadu_si128;
 use std::arch::x86_64::_mm256_cvtph_ps;
 use std::arch::x86_64::_mm256_loadu_si256;
-use std::arch::x86_64::_mm512_add_epi32;
 use std::arch::x86_64::_mm512_and_si512;
 use std::arch::x86_64::_mm512_castps256_ps512;
 use std::arch::x86_64::_mm512_castsi128_si512;
@@ -27,19 +26,20 @@ use std::arch::x86_64::_mm512_permutexvar_epi32;
 use std::arch::x86_64::_mm512_permutexvar_ps;
 use std::arch::x86_64::_mm512_set1_epi8;
 use std::arch::x86_64::_mm512_set1_epi32;
+use std::arch::x86_64::_mm512_set1_ps;
 use std::arch::x86_64::_mm512_setr_epi32;
 use std::arch::x86_64::_mm512_setr_epi64;
 use std::arch::x86_64::_mm512_setzero_ps;
+use std::arch::x86_64::_mm512_setzero_si512;
 use std::arch::x86_64::_mm512_shuffle_epi8;
 use std::arch::x86_64::_mm512_shuffle_i64x2;
 use std::arch::x86_64::_mm512_slli_epi16;
-use std::arch::x86_64::_mm512_slli_epi32;
-use std::arch::x86_64::_mm512_srai_epi32;
+use std::arch::x86_64::_mm512_srai_epi16;
 use std::arch::x86_64::_mm512_srl_epi16;
 use std::arch::x86_64::_mm512_srl_epi32;
 use std::arch::x86_64::_mm512_srli_epi16;
 use std::arch::x86_64::_mm512_srli_epi32;
-use std::arch::x86_64::_mm512_sub_epi32;
+use std::arch::x86_64::_mm512_sub_epi8;
 use std::arch::x86_64::_mm512_xor_si512;
 
 use super::GROUP;
@@ -77,7 +77,7 @@ impl<const PACKED: bool> Read<1> for Q4_0<PACKED> {
             }
         };
         let codes = [low(first), low(second), high(first), high(second)];
-        [Part { codes, scale, other: _mm512_setzero_ps() }]
+        [Part { codes, scale, ..one() }]
     }
 }
 
@@ -97,7 +97,7 @@ impl Read<1> for Q8_0 {
         let (codes, scale) = unsafe { (words32(at.add(2), stride), halves(at, stride)) };
         let turned = _mm512_set1_epi8(0x80_u8 as i8);
         let codes = codes.map(|v| _mm512_xor_si512(v, turned));
-        [Part { codes, scale, other: _mm512_setzero_ps() }]
+        [Part { codes, scale, ..one() }]
     }
 }
 
@@ -106,24 +106,26 @@ pub(super) struct TQ2_0;
 
 impl Read<4> for TQ2_0 {
     const FORMAT: Format = Format::TQ2_0;
-    type Head = __m512;
+    const TIMES: [i16; 4] = [1, 4, 16, 64];
+    type Head = [__m512; 4];
 
     #[target_feature(enable = "avx512f,avx512bw,f16c")]
     #[inline]
-    unsafe fn head(at: *const u8, stride: usize) -> __m512 {
+    unsafe fn head(at: *const u8, stride: usize) -> [__m512; 4] {
         // SAFETY: by the caller's promise.
-        unsafe { halves(at.add(64), stride) }
+        let scale = unsafe { halves(at.add(64), stride) };
+        // Codes stay where they are in their byte.
+        each(Self::TIMES, |times| _mm512_mul_ps(scale, _mm512_set1_ps(1.0 / f32::from(times))))
     }
 
     #[target_feature(enable = "avx512f,avx512bw,f16c")]
     #[inline]
-    unsafe fn parts(head: &__m512, at: *const u8, stride: usize, step: usize) -> [Part; 4] {
+    unsafe fn parts(head: &[__m512; 4], at: *const u8, stride: usize, step: usize) -> [Part; 4] {
         // SAFETY: by the caller's promise.
         let words = unsafe { words32(at.add(32 * step), stride) };
-        [0, 1, 2, 3].map(|p| Part {
-            codes: words.map(|v| twos(v, p)),
-            scale: *head,
-            other: _mm512_setzero_ps(),
+        each([0, 1, 2, 3], |p| {
+            let mask = _mm512_set1_epi8(3 << (2 * p));
+            Part { codes: each(words, |v| _mm512_and_si512(v, mask)), scale: head[p], ..one() }
         })
     }
 }
@@ -140,37 +142,33 @@ pub(super) struct Q3K;
 
 impl Read<4> for Q3K {
     const FORMAT: Format = Format::Q3K;
-    type Head = (Packed, [__m512i; 4]);
+    /// Scales, four to a number; the factor of a block; the highest bits of its codes.
+    type Head = ([__m512i; 4], __m512, [__m512i; 4]);
 
     #[target_feature(enable = "avx512f,avx512bw,f16c")]
     #[inline]
     unsafe fn head(at: *const u8, stride: usize) -> Self::Head {
         // SAFETY: by the caller's promise.
-        let (bits, scales, factor) = unsafe {
+        let (bits, [a, b, tops], factor) = unsafe {
             let scales = [96, 100, 104].map(|i| numbers(at.add(i), stride));
             (words32(at, stride), scales, halves(at.add(108), stride))
         };
-        let [a, b, tops] = scales;
         let scales = [
             _mm512_or_si512(low(a), top_twos::<0>(tops)),
             _mm512_or_si512(low(b), top_twos::<2>(tops)),
             _mm512_or_si512(high(a), top_twos::<4>(tops)),
             _mm512_or_si512(high(b), top_twos::<6>(tops)),
         ];
-        (Packed { scales, factors: [factor; 2] }, bits)
+        (each(scales, |v| _mm512_sub_epi8(v, _mm512_set1_epi8(32))), factor, bits)
     }
 
     #[target_feature(enable = "avx512f,avx512bw,f16c")]
     #[inline]
     unsafe fn parts(head: &Self::Head, at: *const u8, stride: usize, step: usize) -> [Part; 4] {
-        let (packed, bits) = head;
+        let (scales, factor, bits) = head;
         // SAFETY: by the caller's promise.
         let words = unsafe { words32(at.add(32 + 32 * step), stride) };
-        let scale = |k: usize| {
-            let code = _mm512_sub_epi32(byte(packed.scales[k / 4], k % 4), _mm512_set1_epi32(32));
-            _mm512_mul_ps(_mm512_cvtepi32_ps(code), packed.factors[0])
-        };
-        [0, 1, 2, 3].map(|p| {
+        each([0, 1, 2, 3], |p| {
             let i = 4 * step + p;
             let code = |w: usize| {
                 let bit = _mm512_slli_epi16::<2>(bit(bits[w], i));
@@ -178,8 +176,9 @@ impl Read<4> for Q3K {
             };
             Part {
                 codes: [code(0), code(1), code(2), code(3)],
-                scale: scale(2 * i),
-                other: scale(2 * i + 1),
+                scale: *factor,
+                times: pair(scales[i / 2], [0, 4, 8, 12], i % 2 * 2),
+                ..one()
             }
         })
     }
@@ -205,10 +204,10 @@ impl Read<2> for Q4K {
         // SAFETY: by the caller's promise.
         let words = unsafe { words32(at.add(16 + 32 * step), stride) };
         let part = |p: usize, codes| {
-            let (scale, other) = scale_and_minimum(head, 2 * step + p);
-            Part { codes, scale, other }
+            let (scale, minimum) = scale_and_minimum(head, 2 * step + p);
+            Part { codes, scale, minimum, ..one() }
         };
-        [part(0, words.map(|v| low(v))), part(1, words.map(|v| high(v)))]
+        [part(0, each(words, |v| low(v))), part(1, each(words, |v| high(v)))]
     }
 }
 
@@ -233,14 +232,14 @@ impl Read<2> for Q5K {
         // SAFETY: by the caller's promise.
         let words = unsafe { words32(at.add(48 + 32 * step), stride) };
         let part = |p: usize, codes: [__m512i; 4]| {
-            let (scale, other) = scale_and_minimum(packed, 2 * step + p);
+            let (scale, minimum) = scale_and_minimum(packed, 2 * step + p);
             let code = |w: usize| {
                 let bit = _mm512_slli_epi16::<4>(bit(bits[w], 2 * step + p));
                 _mm512_or_si512(codes[w], bit)
             };
-            Part { codes: [code(0), code(1), code(2), code(3)], scale, other }
+            Part { codes: [code(0), code(1), code(2), code(3)], scale, minimum, ..one() }
         };
-        [part(0, words.map(|v| low(v))), part(1, words.map(|v| high(v)))]
+        [part(0, each(words, |v| low(v))), part(1, each(words, |v| high(v)))]
     }
 }
 
@@ -268,15 +267,6 @@ impl Read<4> for Q6K {
             let tops = words32(at.add(128 + 32 * step), stride);
             (words32(at_low, stride), words32(at_low.add(32), stride), tops)
         };
-        let scale = |k: usize| {
-            // Byte `k` of a row's eight becomes the highest of each of its two numbers.
-            let take = _mm512_setr_epi32(0, 0, 8, 8, 0, 0, 8, 8, 0, 0, 8, 8, 0, 0, 8, 8);
-            let take = _mm512_add_epi32(take, _mm512_set1_epi32(k as i32));
-            let take =
-                _mm512_or_si512(_mm512_slli_epi32::<24>(take), _mm512_set1_epi32(0x80_80_80));
-            let code = _mm512_srai_epi32::<24>(_mm512_shuffle_epi8(scales, take));
-            _mm512_mul_ps(_mm512_cvtepi32_ps(code), factor)
-        };
         let part = |p: usize, codes: [__m512i; 4]| {
             let code = |w: usize| {
                 let top = _mm512_slli_epi16::<4>(twos(tops[w], p));
@@ -284,17 +274,34 @@ impl Read<4> for Q6K {
             };
             Part {
                 codes: [code(0), code(1), code(2), code(3)],
-                scale: scale(2 * p),
-                other: scale(2 * p + 1),
+                scale: factor,
+                times: pair(scales, [0, 0, 8, 8], 2 * p),
+                ..one()
             }
         };
         [
-            part(0, even.map(|v| low(v))),
-            part(1, odd.map(|v| low(v))),
-            part(2, even.map(|v| high(v))),
-            part(3, odd.map(|v| high(v))),
+            part(0, each(even, |v| low(v))),
+            part(1, each(odd, |v| low(v))),
+            part(2, each(even, |v| high(v))),
+            part(3, each(odd, |v| high(v))),
         ]
     }
+}
+
+/// Returns a part without what a format with one scale does not have.
+#[target_feature(enable = "avx512f")]
+#[inline]
+fn one() -> Part {
+    let nothing = _mm512_setzero_si512();
+    let zero = _mm512_setzero_ps();
+    Part { codes: [nothing; 4], scale: zero, minimum: zero, times: nothing }
+}
+
+/// Returns what a function makes of each, always as one piece of code: registers that are passed
+/// through memory would take longer than the work.
+#[inline(always)]
+fn each<T, U>([a, b, c, d]: [T; 4], f: impl Fn(T) -> U) -> [U; 4] {
+    [f(a), f(b), f(c), f(d)]
 }
 
 /// Returns scales and minima of 6 bits: numbers 0 to 3 and 4 to 7 of each.
@@ -372,6 +379,19 @@ fn top_twos<const AT: u32>(v: __m512i) -> __m512i {
 fn byte(v: __m512i, i: usize) -> __m512i {
     let v = _mm512_srl_epi32(v, _mm_cvtsi32_si128(8 * i as i32));
     _mm512_and_si512(v, _mm512_set1_epi32(0xff))
+}
+
+/// Returns bytes `i` and `i + 1` of what starts at byte `starts` of every four numbers, as two
+/// 16-bit integers with their signs.
+#[target_feature(enable = "avx512f,avx512bw")]
+#[inline]
+fn pair(v: __m512i, starts: [i32; 4], i: usize) -> __m512i {
+    let [a, b, c, d] = starts.map(|start| {
+        let at = start + i as i32;
+        (at + 1) << 24 | 0x80 << 16 | at << 8 | 0x80
+    });
+    let take = _mm512_setr_epi32(a, b, c, d, a, b, c, d, a, b, c, d, a, b, c, d);
+    _mm512_srai_epi16::<8>(_mm512_shuffle_epi8(v, take))
 }
 
 /// Loads sixteen bytes of eight rows: the first eight of each, then the others.

@@ -41,9 +41,20 @@ pub(in crate::ggml) fn wants_plain(dtype: DType) -> bool {
     multiplies(dtype) && Format::of_packed(dtype).is_none()
 }
 
+/// Eight rows of a weight, and as many that will be wanted next.
+type Rows<'a> = (&'a [u8], &'a [u8]);
+
+/// Asks memory for what will be wanted next.
+fn ask_for(bytes: &[u8]) {
+    #[cfg(target_arch = "x86_64")]
+    avx512::ask_for(bytes);
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = bytes;
+}
+
 /// Multiplies the eight rows of `weight` with `M` rows, which gives `out[row of M][row of 8]`.
 fn product<const M: usize>(
-    weight: &[u8],
+    weight: Rows<'_>,
     format: Format,
     blocks: &[Block<M>],
     out: &mut [[f32; GROUP]; M],
@@ -52,5 +63,5 @@ fn product<const M: usize>(
     if avx512::is_available() {
         return avx512::product(weight, format, blocks, out);
     }
-    portable::product(weight, format, blocks, out);
+    portable::product(weight.0, format, blocks, out);
 }

@@ -16,12 +16,13 @@ use crate::ggml::tensor::dequantize_into;
 /// 32 codes of one row, and how they become values.
 pub(super) struct Part {
     pub(super) codes: [u8; BLOCK],
-    /// Of the first 16 and of the last 16.
-    pub(super) scales: [f32; 2],
+    /// Of the first 16 and of the last 16, in units of `scale`.
+    pub(super) times: [i32; 2],
+    pub(super) scale: f32,
     pub(super) minimum: f32,
 }
 
-/// Multiplies the eight rows of `weight` with `M` rows, which gives `out[row of M][row of 8]`.
+/// See [`super::product`].
 pub(super) fn product<const M: usize>(
     weight: &[u8],
     format: Format,
@@ -64,14 +65,13 @@ fn lane_value<const M: usize>(
         }
         whole
     };
-    let both = (half(0) + half(1)) as f32 * part.scales[0];
+    let both = (half(0) * part.times[0] + half(1) * part.times[1]) as f32 * part.scale;
     match format.kind() {
-        Kind::One => both,
+        Kind::One | Kind::Two => both,
         Kind::Minimum => {
             let sum = -i32::from(sums[2 * lane]) - i32::from(sums[2 * lane + 1]);
             (sum as f32).mul_add(part.minimum, both)
         }
-        Kind::Two => (half(1) as f32).mul_add(part.scales[1], half(0) as f32 * part.scales[0]),
     }
 }
 
@@ -113,7 +113,7 @@ fn half(at: &[u8]) -> f32 {
 }
 
 fn one(codes: [u8; BLOCK], scale: f32) -> Part {
-    Part { codes, scales: [scale; 2], minimum: 0.0 }
+    Part { codes, times: [1; 2], scale, minimum: 0.0 }
 }
 
 fn q4_0(at: &[u8]) -> Part {
@@ -139,7 +139,8 @@ fn with_minimum(at: &[u8], i: usize, codes: [u8; BLOCK]) -> Part {
     };
     Part {
         codes,
-        scales: [f32::from(scale) * half(at); 2],
+        times: [1; 2],
+        scale: f32::from(scale) * half(at),
         minimum: f32::from(minimum) * half(&at[2..]),
     }
 }
@@ -150,11 +151,12 @@ fn q3k(at: &[u8], i: usize) -> Part {
     let scale = |k: usize| {
         let low = at[96 + k % 8] >> (k / 8 * 4) & 15;
         let high = at[104 + k % 4] >> (k / 4 * 2) & 3;
-        f32::from((low | high << 4) as i8 - 32) * half(&at[108..])
+        i32::from(low | high << 4) - 32
     };
     Part {
         codes: std::array::from_fn(code),
-        scales: [scale(2 * i), scale(2 * i + 1)],
+        times: [scale(2 * i), scale(2 * i + 1)],
+        scale: half(&at[108..]),
         minimum: 0.0,
     }
 }
@@ -163,10 +165,11 @@ fn q6k(at: &[u8], i: usize) -> Part {
     let (side, i_side) = (i / 4, i % 4);
     let low = |j: usize| at[side * 64 + i_side % 2 * 32 + j] >> (i_side / 2 * 4) & 15;
     let code = |j: usize| low(j) | (at[128 + side * 32 + j] >> (i_side * 2) & 3) << 4;
-    let scale = |k: usize| f32::from(at[192 + k] as i8) * half(&at[208..]);
+    let scale = |k: usize| i32::from(at[192 + k] as i8);
     Part {
         codes: std::array::from_fn(code),
-        scales: [scale(2 * i), scale(2 * i + 1)],
+        times: [scale(2 * i), scale(2 * i + 1)],
+        scale: half(&at[208..]),
         minimum: 0.0,
     }
 }
@@ -198,7 +201,8 @@ mod tests {
                 let part = part(&weight, format, i / k, i % k / BLOCK, k / BLOCK);
                 let j = i % BLOCK;
                 let code = f32::from(i16::from(part.codes[j]) - format.zero());
-                let got = code * part.scales[j / 16] - part.minimum;
+                let scale = part.times[j / 16] as f32 * part.scale;
+                let got = code * scale - part.minimum;
                 assert!((got - want).abs() < 1e-5, "{dtype} {i}: {got}, not {want}");
             }
         }
