@@ -59,6 +59,7 @@ struct Slot {
     n_frames: u64,
     n_replaced: u64,
     fault: Option<String>,
+    has_ended: bool,
     is_closed: bool,
 }
 
@@ -102,6 +103,11 @@ impl CameraFeed {
         !slot.is_closed
     }
 
+    /// Says that no frame follows, as was to be expected.
+    pub fn end(&mut self) {
+        locked(&self.slot).has_ended = true;
+    }
+
     /// Says that no frame follows, and why.
     pub fn fail(&mut self, why: impl Into<String>) {
         locked(&self.slot).fault = Some(why.into());
@@ -110,13 +116,9 @@ impl CameraFeed {
 
 impl Camera {
     /// Creates a camera without a device, and the end that frames for it are put into.
-    pub fn null() -> (Self, CameraFeed) {
-        Self::new("null".to_owned())
-    }
-
-    fn new(name: String) -> (Self, CameraFeed) {
+    pub fn fed(name: impl Into<String>) -> (Self, CameraFeed) {
         let slot = Arc::new(Mutex::new(Slot::default()));
-        (Self { name, slot: Arc::clone(&slot) }, CameraFeed { slot })
+        (Self { name: name.into(), slot: Arc::clone(&slot) }, CameraFeed { slot })
     }
 
     /// Returns the device's name.
@@ -144,6 +146,12 @@ impl Camera {
             (None, Some(fault)) => Err(Error::device(format!("camera \"{}\": {fault}", self.name))),
             (None, None) => Ok(None),
         }
+    }
+
+    /// Tells whether the last frame was taken, because no other follows.
+    pub fn has_ended(&self) -> bool {
+        let slot = locked(&self.slot);
+        slot.has_ended && slot.newest.is_none()
     }
 
     /// Returns how many frames came since the camera was opened.
@@ -253,7 +261,7 @@ mod device {
         /// `Busy` if another program holds it; `Unsupported` if it has no layout that we read.
         pub fn open(options: &CameraOptions) -> Result<Self> {
             let (index, name) = find(options.name.as_deref())?;
-            let (camera, feed) = Self::new(name.clone());
+            let (camera, feed) = Self::fed(name.clone());
             let (opened, answer) = mpsc::channel();
             let options = options.clone();
             // The device's handle stays on the thread that made it.
@@ -437,7 +445,7 @@ mod tests {
 
     #[test]
     fn newest_frame_wins() {
-        let (mut camera, mut feed) = Camera::null();
+        let (mut camera, mut feed) = Camera::fed("null");
         assert!(camera.newest().unwrap().is_none());
         for value in [1, 2, 3] {
             assert!(feed.put(PixelFormat::Grey, (1, 1), vec![value], u64::from(value)));
@@ -449,8 +457,17 @@ mod tests {
     }
 
     #[test]
+    fn the_end_comes_behind_the_last_frame() {
+        let (mut camera, mut feed) = Camera::fed("null");
+        feed.put(PixelFormat::Grey, (1, 1), vec![1], 0);
+        feed.end();
+        assert!(!camera.has_ended() && camera.newest().unwrap().is_some());
+        assert!(camera.has_ended() && camera.newest().unwrap().is_none());
+    }
+
+    #[test]
     fn damaged_frame_does_not_end_it() {
-        let (mut camera, mut feed) = Camera::null();
+        let (mut camera, mut feed) = Camera::fed("null");
         feed.put(PixelFormat::Yuyv, (4, 4), vec![0; 3], 0);
         assert!(camera.newest().is_err());
         feed.put(PixelFormat::Grey, (1, 1), vec![9], 0);
@@ -459,7 +476,7 @@ mod tests {
 
     #[test]
     fn failed_camera_says_so_after_its_last_frame() {
-        let (mut camera, mut feed) = Camera::null();
+        let (mut camera, mut feed) = Camera::fed("null");
         feed.put(PixelFormat::Grey, (1, 1), vec![9], 0);
         feed.fail("was unplugged");
         assert!(camera.newest().unwrap().is_some());

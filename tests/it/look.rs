@@ -114,6 +114,10 @@ fn tall_pages_are_read_in_pieces() {
     let json = json_of(&words);
     let pieces = json["pieces"].as_array().unwrap();
     assert!(pieces.len() > 1 && pieces.len() == json["pictures"].as_array().unwrap().len());
+    // All pieces are counted, not only the last one.
+    let tokens = |name: &str| json["tokens"][name].as_u64().unwrap();
+    assert!(tokens("prompt") > tokens("media"), "{json}");
+    assert!(tokens("answer") >= pieces.len() as u64, "{json}");
     let edge = |i: usize, name: &str| pieces[i][name].as_u64().unwrap();
     assert_eq!((edge(0, "top"), edge(pieces.len() - 1, "bottom")), (0, 1800));
     for i in 1..pieces.len() {

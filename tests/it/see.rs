@@ -128,6 +128,24 @@ fn an_unchanged_scene_is_not_looked_at() {
 }
 
 #[test]
+fn a_live_pipe_ends_as_it_should() {
+    let told = watched(&["--live", "--every", "0", "--change", "0"], &grey(20));
+    let count = told.last().unwrap();
+    assert_eq!((&count["frames"], &count["looks"]), (&1.into(), &1.into()), "{told:?}");
+    // Of these the first may still be looked at, the last must be.
+    let frames: Vec<u8> = (0..40).flat_map(|n| grey(6 * n)).collect();
+    let told = watched(&["--live", "--every", "0", "--change", "0"], &frames);
+    let (count, looks) = told.split_last().unwrap();
+    assert!(count["looks"].as_u64().unwrap() as usize == looks.len() && looks.len() <= 40);
+    assert!(looks.windows(2).all(|two| two[0]["at_s"].as_f64() <= two[1]["at_s"].as_f64()));
+    let output = culet_with(&["see", "--frames", "-", "--live"], &grey(9)[..500]);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.code() == Some(1) && stderr.contains("ends after"), "{stderr}");
+    let output = culet(&["see", "--frames", PICTURES, "--live"]);
+    assert!(String::from_utf8_lossy(&output.stderr).contains("is not live"));
+}
+
+#[test]
 fn history_is_bounded_by_pictures_and_tokens() {
     let pictures = |n: u8, extra: &[&str]| -> Vec<u64> {
         let frames: Vec<u8> = (0..n).flat_map(|i| grey(20 + 80 * (i % 3))).collect();

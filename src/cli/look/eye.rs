@@ -1,7 +1,9 @@
 //! Where the frames of a verb come from: a camera, or a recording in its place.
 //! In: arguments. Out: the next frame to look at.
-//! Invariant: of a camera, the newest frame is taken; of a recording, the first that is due.
+//! Invariant: of a camera and a live pipe, the newest frame is taken; of a recording, the first that
+//! is due.
 
+use std::io::Read;
 use std::path::PathBuf;
 use std::time::Duration;
 use std::time::Instant;
@@ -11,9 +13,11 @@ use culet::ErrorKind;
 use culet::Frame;
 use culet::Result;
 use culet::source::Camera;
+use culet::source::PpmStream;
 use culet::source::Recording;
 use culet::source::camera;
 use culet::source::camera::CameraOptions;
+use culet::source::pixel_format::PixelFormat;
 use serde_json::Value;
 use serde_json::json;
 
@@ -50,6 +54,9 @@ pub(super) struct EyeArgs {
     /// PPM pictures on stdin (-)
     #[arg(long, value_name = "PLACE", conflicts_with_all = ["device", "size"])]
     frames: Option<PathBuf>,
+    /// With --frames -: pictures come as they are taken, so look at the newest one only
+    #[arg(long, requires = "frames")]
+    live: bool,
 }
 
 fn parse_size(text: &str) -> std::result::Result<(u32, u32), String> {
@@ -61,6 +68,7 @@ fn parse_size(text: &str) -> std::result::Result<(u32, u32), String> {
 /// Where frames come from.
 enum Source {
     Camera(Camera),
+    Live(Camera),
     Recording(Recording),
 }
 
@@ -86,6 +94,13 @@ impl EyeArgs {
                 let camera = Camera::open(&self.options())?;
                 (format!("camera \"{}\"", camera.name()), Source::Camera(camera))
             }
+            Some(path) if self.live && path.as_os_str() != STDIN => {
+                let name = path.display();
+                return Err(Error::input(format!(
+                    "{name}: is not live; give --frames - for a pipe"
+                )));
+            }
+            Some(_) if self.live => ("stdin".to_owned(), Source::Live(live(std::io::stdin())?)),
             Some(path) if path.as_os_str() == STDIN => {
                 let recording = Recording::from_reader("stdin", std::io::stdin(), rate_hz)?;
                 ("stdin".to_owned(), Source::Recording(recording))
@@ -129,7 +144,7 @@ impl Eye {
     }
 
     /// Returns the first frame that is `wait` later than the last one, or than the opening of a
-    /// camera; nothing if the recording has ended.
+    /// camera; nothing if the recording or the pipe has ended.
     ///
     /// # Errors
     /// `Device` if the camera fails or is silent, `Format` if its frames are damaged; whatever
@@ -141,6 +156,17 @@ impl Eye {
                 let frame = newest(camera)?;
                 self.waited_since = Instant::now();
                 Ok(Some(frame))
+            }
+            Source::Live(pipe) => {
+                std::thread::sleep(wait.saturating_sub(self.waited_since.elapsed()));
+                let frame = loop {
+                    match pipe.newest()? {
+                        None if !pipe.has_ended() => std::thread::sleep(POLL),
+                        frame => break frame,
+                    }
+                };
+                self.waited_since = Instant::now();
+                Ok(frame)
             }
             Source::Recording(recording) => {
                 let wait_ns = u64::try_from(wait.as_nanos()).unwrap_or(u64::MAX);
@@ -156,6 +182,34 @@ impl Eye {
             }
         }
     }
+}
+
+/// Reads PPM pictures from a pipe as they come, and holds the newest one.
+///
+/// # Errors
+/// `Device` if no thread can be started.
+fn live(pipe: impl Read + Send + 'static) -> Result<Camera> {
+    let (camera, mut feed) = Camera::fed(STDIN);
+    let begin = Instant::now();
+    let read = move || {
+        for frame in PpmStream::new("stdin", pipe) {
+            let frame = match frame {
+                Ok(frame) => frame,
+                Err(e) => return feed.fail(e.to_string()),
+            };
+            let sides = (frame.width(), frame.height());
+            let at_ns = u64::try_from(begin.elapsed().as_nanos()).unwrap_or(u64::MAX);
+            if !feed.put(PixelFormat::Rgb, sides, frame.rgb().to_vec(), at_ns) {
+                return;
+            }
+        }
+        feed.end();
+    };
+    std::thread::Builder::new()
+        .name("frames".to_owned())
+        .spawn(read)
+        .map_err(|e| Error::device("frames: no thread can be started").with_source(e))?;
+    Ok(camera)
 }
 
 /// Waits for a camera's newest frame; damaged ones are passed over.
@@ -207,8 +261,29 @@ mod tests {
     }
 
     #[test]
+    fn of_a_live_pipe_the_newest_frame_is_taken() {
+        let bytes: Vec<u8> = (0..7).flat_map(|n| [b"P6 1 1 255 ", &[n; 3][..]].concat()).collect();
+        let mut damaged = bytes.clone();
+        damaged.pop();
+        let eye = |bytes: Vec<u8>, n_frames| {
+            let camera = live(std::io::Cursor::new(bytes)).unwrap();
+            while camera.n_frames() < n_frames {
+                std::thread::yield_now();
+            }
+            let (name, source) = ("stdin".to_owned(), Source::Live(camera));
+            Eye { name, source, waited_since: Instant::now(), last_ns: None }
+        };
+        let mut whole = eye(bytes, 7);
+        assert_eq!(whole.next(Duration::ZERO).unwrap().unwrap().rgb(), [6; 3]);
+        assert!(whole.next(Duration::ZERO).unwrap().is_none());
+        let mut cut = eye(damaged, 6);
+        assert_eq!(cut.next(Duration::ZERO).unwrap().unwrap().rgb(), [5; 3]);
+        assert!(cut.next(Duration::ZERO).unwrap_err().to_string().contains("ends after"));
+    }
+
+    #[test]
     fn damaged_frames_are_passed_over_and_a_lost_camera_is_said() {
-        let (mut camera, mut feed) = Camera::null();
+        let (mut camera, mut feed) = Camera::fed("null");
         feed.put(PixelFormat::Grey, (1, 1), vec![7], 0);
         assert_eq!(newest(&mut camera).unwrap().rgb(), [7; 3]);
         feed.put(PixelFormat::Yuyv, (4, 4), vec![0; 3], 0);

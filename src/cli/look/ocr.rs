@@ -15,6 +15,7 @@ use crate::cli::look::task::Task;
 use crate::cli::look::task::TaskArgs;
 use crate::cli::look::task::parse_path;
 use crate::cli::print;
+use crate::cli::run::answer::Outcome;
 
 const READ: &str = "Transcribe all the text in this image.\n\n\
     Follow these specific instructions for formatting the answer:\n\
@@ -46,7 +47,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let rows = pages::rows(page.width(), page.height(), budget)?;
     let is_whole = rows.len() == 1;
     let (mut text, mut pieces) = (String::new(), Vec::<Value>::new());
-    let mut last = None;
+    let mut all: Option<Outcome> = None;
     for rows in &rows {
         let piece = pages::cut(&page, rows)?;
         let encoded = task.encode(&args.file, &piece)?;
@@ -54,9 +55,12 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         let read = outcome.parsed.answer.as_str();
         pages::join(&mut text, read);
         pieces.push(json!({ "top": rows.start, "bottom": rows.end, "text": read }));
-        last = Some(outcome);
+        all = Some(match all {
+            Some(before) => before.followed_by(outcome),
+            None => outcome,
+        });
     }
-    let Some(outcome) = last else { return Ok(()) };
+    let Some(outcome) = all else { return Ok(()) };
     if !is_whole && !args.task.json {
         print::result(&format!("{text}\n"))?;
     }

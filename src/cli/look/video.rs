@@ -1,13 +1,16 @@
 //! Videos for the verbs that talk about one: frames with their times, and the sound.
 //! In: a video file. Out: soft tokens of both, and what was left out.
 //! Source of the sampling: Gemma 4 processor of transformers, which takes at most 32 frames.
-//! Invariant: one frame is in memory at a time; frames, sound and words fit into the session.
+//! Invariant: two frames are in memory at a time, one that is encoded and one that ffmpeg makes
+//! meanwhile; frames, sound and words fit into the session.
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::mpsc;
 
 use culet::Error;
 use culet::ErrorKind;
+use culet::Frame;
 use culet::Pcm;
 use culet::Result;
 use culet::session::Encoded;
@@ -128,13 +131,13 @@ impl VideoArgs {
         let n_wanted = times_s.len();
         let mut progress = Progress::new();
         let mut read = 0;
-        let frames = times_s.iter().enumerate().map_while(|(k, at_s)| {
-            progress.set(&format!("{}: frame {} of {n_wanted}", path.display(), k + 1));
-            let frame = file.frame(*at_s).transpose()?;
-            read += 1;
-            Some(frame.map(|frame| (*at_s, frame)))
+        let encoded = ahead(file, &times_s, |frames| {
+            let frames = frames.inspect(|_| {
+                read += 1;
+                progress.set(&format!("{}: frame {read} of {n_wanted}", path.display()));
+            });
+            task.encode_video(frames, budget)
         });
-        let encoded = task.encode_video(frames, budget);
         let is_empty = matches!(&encoded, Err(e) if e.kind() == ErrorKind::Input);
         if read == 0 && is_empty {
             let text = format!("{}: has no frame that can be read", path.display());
@@ -158,6 +161,36 @@ impl VideoArgs {
         taken.media.push(encoded);
         Ok(n_free.saturating_sub(n_used))
     }
+}
+
+/// Gives `take` the frames of a file up to the first that is not there, each read while it is busy
+/// with the one before.
+///
+/// # Errors
+/// `Io` if no thread can be started; whatever `take` returns.
+fn ahead<T>(
+    file: &VideoFile,
+    times_s: &[f64],
+    take: impl FnOnce(mpsc::IntoIter<Result<(f64, Frame)>>) -> Result<T>,
+) -> Result<T> {
+    // Nothing lies in between: a frame that is ready waits with its reader.
+    let (sender, frames) = mpsc::sync_channel(0);
+    let read = move || {
+        for at_s in times_s {
+            let Some(frame) = file.frame(*at_s).transpose() else { return };
+            let is_over = frame.is_err();
+            if sender.send(frame.map(|frame| (*at_s, frame))).is_err() || is_over {
+                return;
+            }
+        }
+    };
+    std::thread::scope(|threads| {
+        std::thread::Builder::new()
+            .name("video".to_owned())
+            .spawn_scoped(threads, read)
+            .map_err(|e| Error::io("video: no thread can be started").with_source(e))?;
+        take(frames.into_iter())
+    })
 }
 
 /// Encodes as much of the sound as there is room for.

@@ -71,6 +71,26 @@ impl Outcome {
         })
     }
 
+    /// Returns both answers as one: counts and times of both, the first token of this one, and the
+    /// end of the one that followed.
+    pub(crate) fn followed_by(self, next: Self) -> Self {
+        let mut parsed = next.parsed;
+        parsed.thought.insert_str(0, &self.parsed.thought);
+        let (before, after) = (self.stats, next.stats);
+        Self {
+            parsed,
+            stats: Stats {
+                n_prompt: before.n_prompt + after.n_prompt,
+                n_reused: before.n_reused + after.n_reused,
+            },
+            n_tokens: self.n_tokens + next.n_tokens,
+            stop: next.stop,
+            prompt_time: self.prompt_time + next.prompt_time,
+            first_token_time: self.first_token_time,
+            answer_time: self.answer_time + next.answer_time,
+        }
+    }
+
     /// Says the times, for `-v`.
     pub(crate) fn log_times(&self) {
         let rate = |n: usize, time: Duration| n as f64 / time.as_secs_f64().max(1e-9);
