@@ -1,7 +1,7 @@
 //! Where the frames of a verb come from: a camera, or a recording in its place.
 //! In: arguments. Out: the next frame to look at.
-//! Invariant: of a camera and a live pipe, the newest frame is taken; of a recording, the first that
-//! is due.
+//! Invariant: of a camera and a live pipe, the newest frame is taken; of a recording, the first
+//! that is due.
 
 use std::io::Read;
 use std::path::PathBuf;
