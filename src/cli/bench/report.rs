@@ -29,7 +29,7 @@ pub(super) enum Case {
     PictureMs,
     /// Seconds of work for a second of sound.
     SoundRtf,
-    /// From the end of speech to the first token.
+    /// From the end of speech to the first token, over lengths that fill the last block differently.
     SpeechEndMs,
     /// From the end of speech to the first sample in the speaker, after `n` tokens.
     FirstSoundMs,
@@ -41,7 +41,9 @@ pub(super) enum Case {
     SoakLostSamples,
     /// Turns of a long conversation.
     SoakTurns,
-    /// What its memory that is no file's grew by in its second half.
+    /// What its memory that is no file's grew by from a tenth of the time to half of it.
+    SoakEarlyGrowthMib,
+    /// What it grew by in the second half: none if it is bounded.
     SoakGrowthMib,
     /// Bytes that a token needs, of those that memory gives meanwhile.
     BandwidthShare,
@@ -63,6 +65,7 @@ impl Case {
             Self::IdleCpuPercent => "idle_cpu_percent",
             Self::SoakLostSamples => "soak_lost_samples",
             Self::SoakTurns => "soak_turns",
+            Self::SoakEarlyGrowthMib => "soak_early_growth_mib",
             Self::SoakGrowthMib => "soak_growth_mib",
             Self::BandwidthShare => "bandwidth_share",
         }

@@ -61,8 +61,8 @@ struct Heed {
     n_lost: u64,
     n_given: u64,
     counters: Counters,
-    /// Memory that is no file's after half of the time, and at its end.
-    anon_mib: Option<(f64, f64)>,
+    /// Memory that is no file's after a tenth and half of the time, and at its end.
+    anon_mib: Vec<f64>,
     seconds: f64,
     cpu_seconds: Option<f64>,
 }
@@ -115,7 +115,10 @@ pub(in crate::cli::bench) fn soak(
         row(Case::SoakLostSamples, heed.n_lost as f64),
         row(Case::SoakTurns, heed.counters.turns as f64),
     ];
-    rows.extend(heed.anon_mib.map(|(early, end)| row(Case::SoakGrowthMib, end - early)));
+    if let [tenth, half, end] = heed.anon_mib[..] {
+        rows.push(row(Case::SoakEarlyGrowthMib, half - tenth));
+        rows.push(row(Case::SoakGrowthMib, end - half));
+    }
     Ok(rows)
 }
 
@@ -126,7 +129,7 @@ fn heed(engine: &Arc<Engine>, rate_hz: u32, samples: Vec<f32>, length: Duration)
     let mut room = Room::open(rate_hz, samples)?;
     let (cpu, start) = (machine::cpu_seconds(), Instant::now());
     let (mut n_heard, mut n_lost) = (0, 0);
-    let mut early_mib = None;
+    let mut anon_mib = Vec::new();
     let mut seconds = 0.0;
     let mut is_over = false;
     while !is_over {
@@ -134,8 +137,9 @@ fn heed(engine: &Arc<Engine>, rate_hz: u32, samples: Vec<f32>, length: Duration)
             seconds = start.elapsed().as_secs_f64();
             room.close();
         }
-        if early_mib.is_none() && start.elapsed() >= length / 2 {
-            early_mib = Memory::now().map(|m| m.anon_mib);
+        let marks = [length / 10, length / 2];
+        if marks.get(anon_mib.len()).is_some_and(|&mark| start.elapsed() >= mark) {
+            anon_mib.extend(Memory::now().map(|m| m.anon_mib));
         }
         let now_ns = u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
         let all = room.ears.take(2 * TURN);
@@ -159,7 +163,7 @@ fn heed(engine: &Arc<Engine>, rate_hz: u32, samples: Vec<f32>, length: Duration)
     }
     let n_given = room.n_given();
     let cpu_seconds = cpu.zip(machine::cpu_seconds()).map(|(before, after)| after - before);
-    let anon_mib = early_mib.zip(Memory::now().map(|m| m.anon_mib));
+    anon_mib.extend(Memory::now().map(|m| m.anon_mib));
     let counters = talk.counters();
     Ok(Heed { n_heard, n_lost, n_given, counters, anon_mib, seconds, cpu_seconds })
 }

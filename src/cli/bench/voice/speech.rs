@@ -41,6 +41,10 @@ use crate::cli::print;
 const N_PICTURE: u32 = 280;
 /// Samples of a packet: 20 ms, as devices give them.
 const PACKET_SAMPLES: usize = SOUND_RATE_HZ as usize / 50;
+/// A length is measured whole and shorter by so much, so often: the encoder's last block of 480 ms,
+/// which is computed when speech ends, is then a quarter, half, three quarters and quite full.
+const PHASES: usize = 4;
+const PHASE_SAMPLES: usize = SOUND_RATE_HZ as usize * 120 / 1_000;
 /// Tokens that are spoken if no clause ends earlier.
 const CLAUSE_TOKENS_MAX: usize = 12;
 /// Sound before an answer that is spoken.
@@ -69,8 +73,8 @@ pub(in crate::cli::bench) fn measure(
     let mut rows = Vec::new();
     // The first is for warming up.
     let shortest = seconds.iter().copied().min().unwrap_or(1);
-    bench.streamed(shortest)?;
-    bench.whole(shortest, &mut peers)?;
+    bench.streamed(samples_of(shortest))?;
+    bench.whole(samples_of(shortest), &mut peers)?;
     for &n in seconds {
         rows.extend(bench.speech_end(n, &mut peers, n_repeat)?);
     }
@@ -94,6 +98,10 @@ fn question() -> Result<Conversation> {
     ]}))
 }
 
+fn samples_of(seconds: usize) -> usize {
+    seconds * SOUND_RATE_HZ as usize
+}
+
 fn pcm(samples: &[f32]) -> Pcm {
     Pcm { samples: samples.to_vec(), rate_hz: SOUND_RATE_HZ, captured_at_ns: 0 }
 }
@@ -110,14 +118,16 @@ struct Bench {
 }
 
 impl Bench {
-    fn sound(&mut self, seconds: usize) -> Vec<f32> {
+    fn sound(&mut self, n_samples: usize) -> Vec<f32> {
         self.seed += 1;
-        sound(self.seed, seconds)
+        let mut samples = sound(self.seed, n_samples.div_ceil(SOUND_RATE_HZ as usize));
+        samples.truncate(n_samples);
+        samples
     }
 
     /// Hears a new sound packet by packet; returns the seconds of work.
-    fn hear(&mut self, seconds: usize) -> Result<f64> {
-        let samples = self.sound(seconds);
+    fn hear(&mut self, n_samples: usize) -> Result<f64> {
+        let samples = self.sound(n_samples);
         self.session.begin_sound(&self.conversation, &[])?;
         let start = Instant::now();
         for packet in samples.chunks(PACKET_SAMPLES) {
@@ -128,8 +138,9 @@ impl Bench {
 
     /// Hears a sound while it comes; returns the milliseconds from its end to the first token, and
     /// the work for a second of it.
-    fn streamed(&mut self, seconds: usize) -> Result<(f64, f64)> {
-        let rtf = self.hear(seconds)? / seconds as f64;
+    fn streamed(&mut self, n_samples: usize) -> Result<(f64, f64)> {
+        let seconds = n_samples as f64 / f64::from(SOUND_RATE_HZ);
+        let rtf = self.hear(n_samples)? / seconds;
         let start = Instant::now();
         self.session.end_sound()?;
         self.session.next(&mut |_| {})?;
@@ -139,10 +150,10 @@ impl Bench {
     /// Hears a sound when it is over, as the peer does; returns both sides' milliseconds.
     fn whole(
         &mut self,
-        seconds: usize,
+        n_samples: usize,
         peers: &mut Option<Peers<'_>>,
     ) -> Result<(f64, Option<f64>)> {
-        let samples = self.sound(seconds);
+        let samples = self.sound(n_samples);
         self.session.begin_sound(&self.conversation, &[])?;
         let start = Instant::now();
         self.session.hear(&pcm(&samples))?;
@@ -158,6 +169,8 @@ impl Bench {
         Ok((ours, Some(theirs)))
     }
 
+    /// Measures one length at each phase of the last block, as often as was asked and until every
+    /// phase was measured alike.
     fn speech_end(
         &mut self,
         seconds: usize,
@@ -166,11 +179,12 @@ impl Bench {
     ) -> Result<[Row; 3]> {
         let (mut streamed, mut rtf) = (Vec::new(), Vec::new());
         let (mut whole, mut theirs) = (Vec::new(), Vec::new());
-        for _ in 0..n_repeat {
-            let (end_ms, work) = self.streamed(seconds)?;
+        for i in 0..n_repeat.next_multiple_of(PHASES) {
+            let n_samples = samples_of(seconds) - (i % PHASES) * PHASE_SAMPLES;
+            let (end_ms, work) = self.streamed(n_samples)?;
             streamed.push(end_ms);
             rtf.push(work);
-            let (ours, peer) = self.whole(seconds, peers)?;
+            let (ours, peer) = self.whole(n_samples, peers)?;
             whole.push(ours);
             theirs.extend(peer);
         }
@@ -193,7 +207,7 @@ impl Bench {
             let mut speaker = Some(speaker);
             let open = move || speaker.take().ok_or_else(|| Error::device("speaker: is gone"));
             let mouth = Mouth::with(Box::new(voice.clone()), open)?;
-            self.hear(SPOKEN_SECONDS)?;
+            self.hear(samples_of(SPOKEN_SECONDS))?;
             let start = Instant::now();
             self.session.end_sound()?;
             let (text, n) = self.clause()?;
