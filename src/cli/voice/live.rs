@@ -56,6 +56,24 @@ pub(super) struct DeviceArgs {
     once: bool,
 }
 
+/// Trouble with a device, which is told once until the device works again.
+#[derive(Default)]
+pub(super) struct Trouble {
+    is_told: bool,
+}
+
+impl Trouble {
+    /// Returns whether a failure is news.
+    pub(super) fn fails(&mut self) -> bool {
+        !std::mem::replace(&mut self.is_told, true)
+    }
+
+    /// Returns whether it is news that it works.
+    pub(super) fn works(&mut self) -> bool {
+        std::mem::take(&mut self.is_told)
+    }
+}
+
 /// Lists the devices, a line each.
 pub(super) fn list() -> Result<()> {
     let write = |noun: &str, found: DeviceInfo| {
@@ -131,6 +149,7 @@ impl DeviceArgs {
 /// Talks until Ctrl-C or the end of a conversation of one turn.
 pub(super) fn converse(hall: &mut Hall<'_>, ears: Ears, stop: &Cancel) -> Result<()> {
     let mut ears = Some(ears);
+    let mut trouble = Trouble::default();
     let presses = hall.args.device.presses();
     while !stop.is_cancelled() && hall.state() != State::Asleep {
         let has_work = hall.advance()?;
@@ -138,7 +157,7 @@ pub(super) fn converse(hall: &mut Hall<'_>, ears: Ears, stop: &Cancel) -> Result
         match &ears {
             Some(open) => {
                 for heard in open.take(wait) {
-                    if !take(hall, heard)? {
+                    if !take(hall, heard, &mut trouble)? {
                         ears = None;
                         break;
                     }
@@ -154,29 +173,48 @@ pub(super) fn converse(hall: &mut Hall<'_>, ears: Ears, stop: &Cancel) -> Result
         hall.show();
         if hall.wants_microphone() && ears.is_none() {
             ears = hall.args.device.listen().ok();
-            if ears.is_some() {
-                hall.say("the microphone is back");
-                hall.tell(Input::MicrophoneBack)?;
-            }
         }
     }
     Ok(())
 }
 
-/// Takes in what the microphone's thread told; `false` if it has ended.
-fn take(hall: &mut Hall<'_>, heard: Heard) -> Result<bool> {
+/// Takes in what the microphone's thread told; `false` if it has ended. A lost microphone is back
+/// when there is sound from it.
+fn take(hall: &mut Hall<'_>, heard: Heard, trouble: &mut Trouble) -> Result<bool> {
     match heard {
-        Heard::Sound(pcm) => hall.hear(&pcm)?,
+        Heard::Sound(pcm) => {
+            if trouble.works() {
+                hall.say("the microphone is back");
+                hall.tell(Input::MicrophoneBack)?;
+            }
+            hall.hear(&pcm)?;
+        }
         Heard::Lost(n) => {
             log::warn!("{n} samples were lost, because they were not heard in time");
             let n_samples = u32::try_from(n).unwrap_or(u32::MAX);
             hall.tell(Input::SamplesLost { n_samples })?;
         }
         Heard::Gone(e) => {
-            hall.say(&format!("{e}"));
+            if trouble.fails() {
+                hall.say(&format!("{e}"));
+            }
             hall.tell(Input::MicrophoneLost)?;
             return Ok(false);
         }
     }
     Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn trouble_is_told_once_until_it_is_over() {
+        let mut trouble = Trouble::default();
+        assert!(!trouble.works());
+        assert_eq!([trouble.fails(), trouble.fails(), trouble.fails()], [true, false, false]);
+        assert_eq!([trouble.works(), trouble.works()], [true, false]);
+        assert!(trouble.fails());
+    }
 }

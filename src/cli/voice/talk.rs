@@ -32,6 +32,7 @@ use crate::cli::voice::eye::EyeArgs;
 use crate::cli::voice::eye::Look;
 use crate::cli::voice::live;
 use crate::cli::voice::live::DeviceArgs;
+use crate::cli::voice::live::Trouble;
 use crate::cli::voice::sound::SoundArgs;
 use crate::cli::voice::tool;
 use crate::cli::voice::tool::ToolCommand;
@@ -306,6 +307,8 @@ fn bar(level: f32) -> &'static str {
 struct Page {
     is_json: bool,
     mouth: Option<Mouth>,
+    /// Of the speaker.
+    trouble: Trouble,
     look: Option<Look>,
     wants_microphone: bool,
     /// When the end that is answered was decided.
@@ -335,6 +338,7 @@ impl Page {
         Self {
             is_json,
             mouth,
+            trouble: Trouble::default(),
             look,
             wants_microphone,
             ended_at,
@@ -354,7 +358,17 @@ impl Page {
     /// Returns what the machine is to be told of the speaker.
     fn spoken(&mut self) -> Option<Input> {
         match self.mouth.as_ref()?.poll() {
-            Ok(told) => told,
+            Ok(told) => {
+                // An open speaker may fail at the next sound.
+                if matches!(told, Some(Input::Played { .. })) {
+                    self.trouble.works();
+                }
+                told
+            }
+            Err(e) if !self.trouble.fails() => {
+                log::info!("{e}");
+                None
+            }
             Err(e) => {
                 self.say(&format!("answers are shown, not spoken, until it is back: {e}"));
                 None
