@@ -15,7 +15,7 @@ pub(crate) fn cpu() -> String {
 }
 
 /// Returns the rest of the first line `key ...: value` of a file.
-fn field(file: &str, key: &str) -> Option<String> {
+pub(crate) fn field(file: &str, key: &str) -> Option<String> {
     let text = std::fs::read_to_string(file).ok()?;
     let line = text.lines().find(|l| l.starts_with(key))?;
     line.split_once(':').map(|(_, value)| value.trim().to_owned())

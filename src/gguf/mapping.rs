@@ -169,6 +169,15 @@ impl Mapping {
         (range.start < range.end).then_some(range)
     }
 
+    /// Lets the system forget the pages, where it can, so that they are read from disk again:
+    /// for measurements. Pages that are in use stay; see [`Mapping::resident_bytes`].
+    pub fn forget(&self) {
+        #[cfg(all(target_os = "linux", target_pointer_width = "64"))]
+        if let Some((file, _)) = &self.file {
+            resident::forget(file);
+        }
+    }
+
     /// Returns how many bytes of `range` are in memory now, or `None` where that is not known.
     pub fn resident_bytes(&self, range: Range<usize>) -> Option<usize> {
         #[cfg(any(target_os = "linux", target_os = "android", target_vendor = "apple"))]
@@ -203,6 +212,19 @@ mod resident {
     unsafe extern "C" {
         fn getpagesize() -> c_int;
         fn mincore(addr: *mut c_void, len: usize, vec: *mut u8) -> c_int;
+        #[cfg(all(target_os = "linux", target_pointer_width = "64"))]
+        fn posix_fadvise(fd: c_int, offset: i64, len: i64, advice: c_int) -> c_int;
+    }
+
+    /// Takes a file's pages that nobody uses out of memory.
+    #[cfg(all(target_os = "linux", target_pointer_width = "64"))]
+    pub(super) fn forget(file: &impl std::os::fd::AsRawFd) {
+        const DONTNEED: c_int = 4;
+        // SAFETY: the descriptor is open, and the call touches no memory of this program.
+        let rc = unsafe { posix_fadvise(file.as_raw_fd(), 0, 0, DONTNEED) };
+        if rc != 0 {
+            log::debug!("the system keeps a file's pages: error {rc}");
+        }
     }
 
     /// Pages asked for in one call.
@@ -284,6 +306,8 @@ mod tests {
         whole.advise_random(100..9000);
         whole.advise_sequential(0..usize::MAX);
         whole.advise_willneed(20_000..30_000);
+        whole.forget();
+        assert_eq!(whole.bytes(), data);
         if let Some(n) = whole.resident_bytes(1..20_000) {
             assert!(n <= 19_999, "{n}");
         }

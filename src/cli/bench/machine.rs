@@ -97,6 +97,12 @@ pub(super) fn cpu_seconds() -> Option<f64> {
     (sum > 0).then_some(sum as f64 / 1e9)
 }
 
+/// Returns what this program has read from disk.
+pub(super) fn read_mib() -> Option<f64> {
+    let bytes: f64 = system::field("/proc/self/io", "read_bytes:")?.trim().parse().ok()?;
+    Some(bytes / f64::from(1 << 20))
+}
+
 fn proc_mib(file: &str, key: &str) -> Option<f64> {
     let kib = system::proc_kib(file, key)? as f64;
     Some((kib / 102.4).round() / 10.0)

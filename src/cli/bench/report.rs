@@ -21,15 +21,21 @@ pub(super) enum Case {
     Decode,
     /// From a closed file to one that can be used, its pages in memory.
     OpenMs,
+    /// The same with its pages on disk only.
+    OpenColdMs,
     /// From a closed file to the first token after `n` tokens.
     FirstTokenMs,
+    /// The same with its pages on disk only.
+    FirstTokenColdMs,
+    /// What was read from disk meanwhile.
+    ColdReadMib,
     /// Memory that is no file's, after an answer.
     RssAnonMib,
     /// From pixels to soft tokens.
     PictureMs,
     /// Seconds of work for a second of sound.
     SoundRtf,
-    /// From the end of speech to the first token, over lengths that fill the last block differently.
+    /// From the end of speech to the first token: median over four fillings of the last block.
     SpeechEndMs,
     /// From the end of speech to the first sample in the speaker, after `n` tokens.
     FirstSoundMs,
@@ -55,7 +61,10 @@ impl Case {
             Self::Prefill => "prefill",
             Self::Decode => "decode",
             Self::OpenMs => "open_ms",
+            Self::OpenColdMs => "open_cold_ms",
             Self::FirstTokenMs => "first_token_ms",
+            Self::FirstTokenColdMs => "first_token_cold_ms",
+            Self::ColdReadMib => "cold_read_mib",
             Self::RssAnonMib => "rss_anon_mib",
             Self::PictureMs => "picture_ms",
             Self::SoundRtf => "sound_rtf",

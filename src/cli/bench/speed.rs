@@ -19,6 +19,7 @@ use culet::decoder::KvOptions;
 use culet::engine::Engine;
 use culet::engine::EngineOptions;
 use culet::ggml::DType;
+use culet::gguf::Mapping;
 
 use crate::cli::bench::machine;
 use crate::cli::bench::machine::Memory;
@@ -38,6 +39,8 @@ const N_ANSWER: usize = 64;
 const N_SHORT: usize = 16;
 const N_BATCH: usize = 512;
 const N_CTX_MEMORY: usize = 4096;
+/// A file is cold if at most this part of it is in memory.
+const COLD: usize = 50;
 /// Largest difference of logits, relative to their size, if the best token differs.
 const APART_MAX: f64 = 0.1;
 
@@ -233,6 +236,47 @@ fn decode(
     Ok(row(Case::Decode, N_DECODE, depth, &a, &b, differs))
 }
 
+/// What opening took.
+struct Opened {
+    open_ms: f64,
+    first_ms: f64,
+    /// What memory grew by.
+    anon_mib: Option<f64>,
+    /// What was read from disk until the first token.
+    read_mib: Option<f64>,
+}
+
+/// What is looked at while a model is opened.
+struct Watch {
+    start: Instant,
+    memory: Option<Memory>,
+    read_mib: Option<f64>,
+}
+
+impl Watch {
+    fn start() -> Self {
+        Self { memory: Memory::now(), read_mib: machine::read_mib(), start: Instant::now() }
+    }
+
+    /// Goes on from an open model: `append` gives the token after some.
+    fn answer(
+        self,
+        tokens: &[TokenId],
+        n_answer: usize,
+        mut append: impl FnMut(&[TokenId]) -> Result<TokenId>,
+    ) -> Result<Opened> {
+        let ms = || self.start.elapsed().as_secs_f64() * 1e3;
+        let open_ms = ms();
+        let mut next = append(tokens)?;
+        let first_ms = ms();
+        let read_mib = machine::read_mib().zip(self.read_mib).map(|(now, before)| now - before);
+        for _ in 0..n_answer {
+            next = append(&[next])?;
+        }
+        Ok(Opened { open_ms, first_ms, anon_mib: grown(self.memory), read_mib })
+    }
+}
+
 /// Measures opening, the first token and memory; nothing else may be open meanwhile.
 pub(super) fn opening(
     model: &Path,
@@ -240,55 +284,71 @@ pub(super) fn opening(
     with_peer: bool,
     wanted: &Wanted,
 ) -> Result<Vec<Row>> {
-    let (mut opens, mut firsts) = ([Vec::new(), Vec::new()], [Vec::new(), Vec::new()]);
-    let mut anon = [None, None];
     // The first is for warming up, and the only one that answers at length.
-    for i in 0..=wanted.n_repeat {
-        let before = Memory::now();
-        let start = Instant::now();
-        let engine = Engine::open(model, None, options)?;
-        let opened = start.elapsed().as_secs_f64();
-        let mut ours = Ours::new(engine.decoder(), engine.options(), N_CTX_MEMORY)?;
-        let tokens = ours.tokens(N_SHORT);
-        let mut next = best(ours.append(&tokens)?);
-        let first = start.elapsed().as_secs_f64();
-        if i == 0 {
-            for _ in 0..N_ANSWER {
-                next = best(ours.append(&[next])?);
-            }
-            anon[0] = grown(before);
-        } else {
-            opens[0].push(opened * 1e3);
-            firsts[0].push(first * 1e3);
+    let (answered, tokens) = open_ours(model, options, N_ANSWER)?;
+    let open_peer = |n_answer| open_peer(model, wanted.n_threads, &tokens, n_answer);
+    let peer_answered = with_peer.then(|| open_peer(N_ANSWER)).transpose()?;
+    let mut samples = [Vec::new(), Vec::new()];
+    let mut peers = [Vec::new(), Vec::new()];
+    for i in 0..2 * wanted.n_repeat {
+        let wants_cold = i % 2 == 1;
+        if !wants_cold || cold(model)? {
+            samples[i % 2].push(open_ours(model, options, 0)?.0);
         }
-        drop((ours, engine));
-        if !with_peer {
-            continue;
-        }
-        let before = Memory::now();
-        let start = Instant::now();
-        let peer = Peer::open(model)?;
-        let mut timeline = peer.timeline(N_CTX_MEMORY, wanted.n_threads)?;
-        let opened = start.elapsed().as_secs_f64();
-        let mut next = best(timeline.append(&tokens)?);
-        let first = start.elapsed().as_secs_f64();
-        if i == 0 {
-            for _ in 0..N_ANSWER {
-                next = best(timeline.append(&[next])?);
-            }
-            anon[1] = grown(before);
-        } else {
-            opens[1].push(opened * 1e3);
-            firsts[1].push(first * 1e3);
+        if with_peer && (!wants_cold || cold(model)?) {
+            peers[i % 2].push(open_peer(0)?);
         }
     }
-    let memory = anon.map(|v| v.into_iter().collect::<Vec<f64>>());
-    let n_ctx = Some(N_CTX_MEMORY);
+    let row = |case, n, is_cold: bool, of: fn(&Opened) -> Option<f64>| {
+        let of = |all: &[Vec<Opened>; 2]| -> Vec<f64> {
+            all[usize::from(is_cold)].iter().filter_map(of).collect()
+        };
+        Row::new(case, n, None, &of(&samples), &of(&peers))
+    };
+    let anon = |opened: Option<&Opened>| opened.and_then(|o| o.anon_mib).into_iter().collect();
+    let anon: [Vec<f64>; 2] = [anon(Some(&answered)), anon(peer_answered.as_ref())];
+    let n = Some(N_SHORT);
     Ok(vec![
-        Row::new(Case::OpenMs, None, None, &opens[0], &opens[1]),
-        Row::new(Case::FirstTokenMs, Some(N_SHORT), None, &firsts[0], &firsts[1]),
-        Row::new(Case::RssAnonMib, Some(N_ANSWER), n_ctx, &memory[0], &memory[1]),
+        row(Case::OpenMs, None, false, |o| Some(o.open_ms)),
+        row(Case::FirstTokenMs, n, false, |o| Some(o.first_ms)),
+        row(Case::OpenColdMs, None, true, |o| Some(o.open_ms)),
+        row(Case::FirstTokenColdMs, n, true, |o| Some(o.first_ms)),
+        row(Case::ColdReadMib, n, true, |o| o.read_mib),
+        Row::new(Case::RssAnonMib, Some(N_ANSWER), Some(N_CTX_MEMORY), &anon[0], &anon[1]),
     ])
+}
+
+fn open_ours(
+    model: &Path,
+    options: &EngineOptions,
+    n_answer: usize,
+) -> Result<(Opened, Vec<TokenId>)> {
+    let watch = Watch::start();
+    let engine = Engine::open(model, None, options)?;
+    let mut ours = Ours::new(engine.decoder(), engine.options(), N_CTX_MEMORY)?;
+    let tokens = ours.tokens(N_SHORT);
+    let opened = watch.answer(&tokens, n_answer, |tokens| Ok(best(ours.append(tokens)?)))?;
+    Ok((opened, tokens))
+}
+
+fn open_peer(
+    model: &Path,
+    n_threads: usize,
+    tokens: &[TokenId],
+    n_answer: usize,
+) -> Result<Opened> {
+    let watch = Watch::start();
+    let peer = Peer::open(model)?;
+    let mut timeline = peer.timeline(N_CTX_MEMORY, n_threads)?;
+    watch.answer(tokens, n_answer, |tokens| Ok(best(timeline.append(tokens)?)))
+}
+
+/// Takes a file out of memory; tells whether the system did so.
+fn cold(model: &Path) -> Result<bool> {
+    let mapping = Mapping::open(model)?;
+    mapping.forget();
+    let len = mapping.bytes().len();
+    Ok(mapping.resident_bytes(0..len).is_some_and(|resident| resident <= len / COLD))
 }
 
 /// Returns how much anonymous memory has grown since `before`, in MiB.

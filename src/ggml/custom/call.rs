@@ -20,7 +20,7 @@ use crate::ggml::tensor::DType;
 pub(in crate::ggml) const SRC_MAX: usize = 10;
 
 /// Fewest units that a thread takes at a time, so that it reads memory in runs.
-const UNITS_MIN: usize = 2;
+const UNITS_MIN: usize = 1;
 
 /// How the output is split among threads.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -113,7 +113,7 @@ impl Tiles {
     fn columns(self, i: usize) -> Result<Range<usize>, usize> {
         let (n_columns, unit) = (self.sides.1, self.tile.1);
         let n_units = n_columns.div_ceil(unit);
-        let least = UNITS_MIN.max(n_units / (16 * self.n_threads));
+        let least = UNITS_MIN.max(n_units / (64 * self.n_threads));
         let (mut first, mut n) = (0, 0);
         while first < n_units {
             let left = n_units - first;
