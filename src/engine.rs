@@ -8,6 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::OnceLock;
 
+use crate::decoder;
 use crate::decoder::Decoder;
 use crate::decoder::KvOptions;
 use crate::encoder::AudioEncoder;
@@ -16,6 +17,7 @@ use crate::error::Error;
 use crate::error::Result;
 use crate::ggml::Backend;
 use crate::ggml::BackendOptions;
+use crate::ggml::check_gpu;
 use crate::gguf::Gguf;
 use crate::gguf::Mapping;
 use crate::gguf::TensorType;
@@ -34,6 +36,9 @@ pub struct EngineOptions {
     pub backend: BackendOptions,
     /// Most bytes that weights in use, caches and intermediate values may take.
     pub memory_bytes_max: Option<u64>,
+    /// Most bytes of the GPU's memory that weights may take; caches and intermediate values come on
+    /// top. `None` means three quarters of what is free.
+    pub gpu_bytes_max: Option<u64>,
 }
 
 /// Encoders of one mmproj, bound when first needed.
@@ -76,7 +81,7 @@ impl Engine {
     ) -> Result<Arc<Self>> {
         let text = Gguf::from_mapping(model)?;
         let hparams = HParams::read(&text)?;
-        let backend = Backend::new(&options.backend)?;
+        let (mut backend, options) = start(&text, &hparams, options)?;
         let encoders = match mmproj {
             Some(mapping) => Some(Encoders::read(Gguf::from_mapping(mapping)?, &hparams)?),
             None if EncoderHParams::present(&text) => {
@@ -88,7 +93,10 @@ impl Engine {
         let tokenizer = Tokenizer::from_gguf(&text)?;
         let decoder = Arc::new(Decoder::open(&text, hparams, &backend)?);
         advise(&text);
-        let options = options.clone();
+        tell_share(&decoder, &backend);
+        if let Some(most) = backend.gpu_bytes_max() {
+            backend.set_gpu_bytes_max(most - decoder.weights().gpu_share.size_bytes);
+        }
         let backend = std::sync::Mutex::new(backend);
         let fingerprints = OnceLock::new();
         Ok(Arc::new(Self { text, tokenizer, decoder, encoders, options, backend, fingerprints }))
@@ -104,7 +112,7 @@ impl Engine {
         self.encoders.as_ref().map(|e| &e.file)
     }
 
-    /// Returns the options it was opened with.
+    /// Returns the options it was opened with, without the GPU if that failed its check.
     pub fn options(&self) -> &EngineOptions {
         &self.options
     }
@@ -147,6 +155,13 @@ impl Engine {
     pub fn vision(&self) -> Result<&Arc<VisionEncoder>> {
         let e = self.encoders_for("a picture")?;
         self.bound(&e.vision, |backend| {
+            if backend.gpu_info().is_some() {
+                let sample = VisionWeights::gpu_sample(&e.file, &e.hparams)?;
+                if let Err(fault) = check_gpu(&sample, backend) {
+                    log::warn!("{fault}; the processor encodes pictures");
+                    backend.set_gpu_bytes_max(0);
+                }
+            }
             let owner = Arc::clone(e.file.mapping());
             let weights = VisionWeights::bind(&e.file, owner, &e.hparams, backend)?;
             Ok(VisionEncoder::new(weights))
@@ -219,6 +234,52 @@ impl Engine {
     }
 }
 
+/// Starts the backend; a GPU that computes wrongly is left out, with a warning.
+fn start(
+    text: &Gguf,
+    hparams: &HParams,
+    options: &EngineOptions,
+) -> Result<(Backend, EngineOptions)> {
+    let mut backend = Backend::new(&options.backend)?;
+    if let Some(most) = options.gpu_bytes_max {
+        backend.set_gpu_bytes_max(most);
+    }
+    if backend.gpu_info().is_none() {
+        return Ok((backend, options.clone()));
+    }
+    let sample = decoder::gpu_sample(text, hparams)?;
+    without_faulty_gpu(check_gpu(&sample, &mut backend), backend, options.clone())
+}
+
+/// Returns the backend as it is, or another without its GPU if the check of that failed.
+fn without_faulty_gpu(
+    verdict: Result<()>,
+    backend: Backend,
+    mut options: EngineOptions,
+) -> Result<(Backend, EngineOptions)> {
+    let Err(fault) = verdict else { return Ok((backend, options)) };
+    log::warn!("{fault}; the processor computes alone");
+    options.backend.gpu = None;
+    Ok((Backend::new(&options.backend)?, options))
+}
+
+/// Tells what of the model a GPU has taken.
+fn tell_share(decoder: &Decoder, backend: &Backend) {
+    let Some(gpu) = backend.gpu_info() else { return };
+    let (share, n) = (decoder.weights().gpu_share, decoder.hparams().layers.len());
+    let (name, size) = (&gpu.name, memory::bytes_text(share.size_bytes));
+    match (share.n_layers, share.has_head) {
+        (0, _) => log::warn!(
+            "GPU {name} takes no layer: none fits the budget or has kernels there; the processor \
+             computes alone"
+        ),
+        (taken, head) => log::info!(
+            "GPU {name} has {taken} of {n} layers{}, {size}",
+            if head { " and the output head" } else { "" }
+        ),
+    }
+}
+
 /// Tells the system how the files will be read.
 fn advise(text: &Gguf) {
     if let Some(info) = text.tensor("per_layer_token_embd.weight") {
@@ -230,5 +291,28 @@ impl Encoders {
     fn read(file: Gguf, text: &HParams) -> Result<Self> {
         let hparams = EncoderHParams::read(&file, text.n_embd)?;
         Ok(Self { file, hparams, vision: OnceLock::new(), audio: OnceLock::new() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gpu_that_fails_its_check_is_left_out() {
+        let backend = BackendOptions { n_threads: 2, gpu: None };
+        let options = EngineOptions { backend, ..EngineOptions::default() };
+        let asked = || {
+            let mut asked = options.clone();
+            asked.backend.gpu = Some(String::new());
+            (Backend::new(&options.backend).unwrap(), asked)
+        };
+        let (backend, kept) = asked();
+        let (_, kept) = without_faulty_gpu(Ok(()), backend, kept).unwrap();
+        assert_eq!(kept.backend.gpu.as_deref(), Some(""));
+        let (backend, kept) = asked();
+        let fault = Err(Error::device("wrong"));
+        let (backend, kept) = without_faulty_gpu(fault, backend, kept).unwrap();
+        assert_eq!((backend.n_threads(), kept.backend.gpu), (2, None));
     }
 }

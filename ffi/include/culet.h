@@ -573,11 +573,21 @@ culet_status culet_engine_options_set_threads(struct culet_engine_options *optio
                                               struct culet_error *err);
 
 /**
- * Sets the GPU by its name or a part of it; NULL, the default, means the processor alone.
+ * Sets the GPU by its name or a part of it, by its number, or, with an empty text, the first;
+ * NULL, the default, means the processor alone. A GPU that computes wrongly when a model is opened
+ * is left out, with a warning in the log.
  */
 culet_status culet_engine_options_set_gpu(struct culet_engine_options *options,
                                           const char *name,
                                           struct culet_error *err);
+
+/**
+ * Sets the most bytes of the GPU's memory that weights may take; what does not fit stays with the
+ * processor. 0, the default, means three quarters of what is free. Caches come on top.
+ */
+culet_status culet_engine_options_set_gpu_memory_max(struct culet_engine_options *options,
+                                                     uint64_t size_bytes,
+                                                     struct culet_error *err);
 
 /**
  * Sets the most bytes that weights in use, a session's cache and its intermediate values may

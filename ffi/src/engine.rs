@@ -89,7 +89,9 @@ pub unsafe extern "C" fn culet_engine_options_set_threads(
     unsafe { handle::set((options, err), |o| &o.0, body) }
 }
 
-/// Sets the GPU by its name or a part of it; NULL, the default, means the processor alone.
+/// Sets the GPU by its name or a part of it, by its number, or, with an empty text, the first;
+/// NULL, the default, means the processor alone. A GPU that computes wrongly when a model is opened
+/// is left out, with a warning in the log.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn culet_engine_options_set_gpu(
     options: *mut EngineOptions,
@@ -102,6 +104,22 @@ pub unsafe extern "C" fn culet_engine_options_set_gpu(
             // SAFETY: the header asks for a text that ends with a zero.
             false => Some(unsafe { handle::text(name, "name") }?.to_owned()),
         };
+        Ok(())
+    };
+    // SAFETY: the header's conditions.
+    unsafe { handle::set((options, err), |o| &o.0, body) }
+}
+
+/// Sets the most bytes of the GPU's memory that weights may take; what does not fit stays with the
+/// processor. 0, the default, means three quarters of what is free. Caches come on top.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn culet_engine_options_set_gpu_memory_max(
+    options: *mut EngineOptions,
+    size_bytes: u64,
+    err: *mut Error,
+) -> Status {
+    let body = |o: &mut Options| {
+        o.gpu_bytes_max = (size_bytes > 0).then_some(size_bytes);
         Ok(())
     };
     // SAFETY: the header's conditions.

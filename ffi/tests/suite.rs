@@ -616,6 +616,7 @@ fn null_is_an_error_everywhere_and_fine_to_free() {
         Box::new(|e| culet_engine_options_new(CULET_ABI_VERSION, null_mut(), e)),
         Box::new(|e| culet_engine_options_set_threads(options, 1, e)),
         Box::new(|e| culet_engine_options_set_gpu(options, null(), e)),
+        Box::new(|e| culet_engine_options_set_gpu_memory_max(options, 1, e)),
         Box::new(|e| culet_engine_options_set_memory_max(options, 1, e)),
         Box::new(|e| culet_engine_open(options, text, null(), &raw mut engine, e)),
         Box::new(|e| culet_engine_open_file(options, null(), null(), null_mut(), e)),
@@ -734,6 +735,7 @@ fn options_are_checked() {
     fails(CULET_ERR_MEMORY, too_large);
     assert!(run.is_null());
     unsafe { culet_engine_free(engine) };
+    ok(|e| unsafe { culet_engine_options_set_gpu_memory_max(options, 1 << 30, e) });
     ok(|e| unsafe { culet_engine_options_set_gpu(options, c"no such GPU".as_ptr(), e) });
     let mut engine = null_mut();
     let mut error = no_error();

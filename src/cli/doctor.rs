@@ -1,12 +1,19 @@
 //! `culet doctor`: what this machine has, and what Culet would use of it.
 //! In: the system, the kernels' registry, devices. Out: a report for people, or one JSON document.
-//! Invariant: nothing is opened, loaded or computed; what cannot be asked is told, not an error.
+//! Invariant: nothing is opened or loaded, and nothing is computed but the check of each GPU; what
+//! cannot be asked is told, not an error.
 
 use culet::Result;
+use culet::decoder;
 use culet::ggml;
+use culet::ggml::Backend;
+use culet::ggml::BackendOptions;
 use culet::ggml::DType;
 use culet::ggml::DeviceInfo;
+use culet::ggml::GpuSample;
+use culet::ggml::HeadShape;
 use culet::gguf::TensorType;
+use culet::model::Variant;
 use culet::model::memory::bytes_text;
 use culet::sink::speaker;
 use culet::source::camera;
@@ -56,7 +63,7 @@ fn report() -> Result<Value> {
         "cpu_features": cpu_features(),
         "kernel_features": ggml::features()?,
         "kernels": kernels()?,
-        "devices": ggml::devices().iter().map(device).collect::<Value>(),
+        "devices": devices()?,
         "memory": memory(),
         "limits": limits(),
         "microphones": listed(mic::microphones(), |m| json!({
@@ -126,18 +133,53 @@ fn cpu_features() -> Vec<&'static str> {
 
 /// Returns whose kernels multiply with weights of each usual type.
 fn kernels() -> Result<Value> {
-    let of = |name: &&str| {
-        let dtype = TensorType::from_name(name).expect("one of the usual types");
-        Ok((name.to_string(), json!(ggml::kernel(DType::from_id(dtype.id())?)?.name())))
-    };
+    let of = |name: &&str| Ok((name.to_string(), json!(ggml::kernel(usual(name)?)?.name())));
     Ok(Value::Object(TYPES.iter().map(of).collect::<Result<_>>()?))
 }
 
-fn device(info: &DeviceInfo) -> Value {
+fn usual(name: &&str) -> Result<DType> {
+    let dtype = TensorType::from_name(name).expect("one of the usual types");
+    DType::from_id(dtype.id())
+}
+
+/// Returns the devices that compute, each GPU with what the check of its first use found.
+fn devices() -> Result<Value> {
+    let mut n_gpus = 0;
+    let mut found = Vec::new();
+    for info in ggml::devices() {
+        let number = n_gpus;
+        n_gpus += usize::from(info.is_gpu);
+        let verdict = match info.is_gpu {
+            true => match check(number) {
+                Ok(()) => json!("passed"),
+                Err(e) => json!(e.to_string()),
+            },
+            false => Value::Null,
+        };
+        found.push(device(&info, verdict));
+    }
+    Ok(found.into())
+}
+
+/// Checks the GPU of this number with weights of the usual types and the known models' heads.
+fn check(number: usize) -> Result<()> {
+    let gpu = Some(number.to_string());
+    let mut backend = Backend::new(&BackendOptions { n_threads: 1, gpu })?;
+    let types: Vec<DType> = TYPES.iter().map(usual).collect::<Result<_>>()?;
+    let mut heads: Vec<HeadShape> = Vec::new();
+    for hparams in ["E2B", "E4B"].iter().filter_map(|name| Variant::named(name)) {
+        heads.extend(decoder::head_shapes(&hparams.hparams()));
+    }
+    ggml::check_gpu(&GpuSample::of_types(&types, heads)?, &mut backend)
+}
+
+fn device(info: &DeviceInfo, verdict: Value) -> Value {
     json!({
+        "check": verdict,
         "name": info.name,
         "description": info.description,
         "is_gpu": info.is_gpu,
+        "is_integrated": info.is_integrated,
         "free_bytes": info.free_bytes,
         "total_bytes": info.total_bytes,
     })
@@ -195,6 +237,9 @@ fn text(report: &Value) -> String {
         let (free, total) = (bytes(&d["free_bytes"]), bytes(&d["total_bytes"]));
         let (name, described) = (plain(&d["name"]), plain(&d["description"]));
         text.push_str(&row("device", &format!("{name} ({kind}), {described}, {free} of {total}")));
+        if d["is_gpu"] == true {
+            text.push_str(&row("its check", &plain(&d["check"])));
+        }
     }
     text.push_str(&names_text("microphones", &report["microphones"]));
     text.push_str(&names_text("speakers", &report["speakers"]));
@@ -257,10 +302,13 @@ fn names_text(key: &str, found: &Value) -> String {
 
 fn gpu_text(report: &Value) -> String {
     let devices = report["devices"].as_array().into_iter().flatten();
-    let gpu = devices.filter(|d| d["is_gpu"] == true).map(|d| plain(&d["name"])).next();
-    match gpu {
+    let mut gpus = devices.filter(|d| d["is_gpu"] == true).peekable();
+    if gpus.peek().is_none() {
+        return "none is there, or this build has no kernels for it".to_owned();
+    }
+    match gpus.find(|d| d["check"] == "passed").map(|d| plain(&d["name"])) {
         Some(name) => format!("--gpu={name}"),
-        None => "none is there, or this build has no kernels for it".to_owned(),
+        None => "none that computes rightly".to_owned(),
     }
 }
 
@@ -278,8 +326,12 @@ mod tests {
     }
 
     #[test]
-    fn the_hint_is_an_option_that_the_program_takes() {
-        let report = json!({"devices": [{"name": "Vulkan0", "is_gpu": true}]});
-        assert_eq!(gpu_text(&report), "--gpu=Vulkan0");
+    fn a_gpu_that_computes_wrongly_is_not_offered() {
+        let gpu = |name, check| json!({"name": name, "is_gpu": true, "check": check});
+        let mut report = json!({"devices": [gpu("Vulkan0", "wrong"), gpu("Vulkan1", "passed")]});
+        assert!(text(&report).contains("its check     wrong\n"), "{}", text(&report));
+        assert_eq!(gpu_text(&report), "--gpu=Vulkan1");
+        report["devices"][1]["check"] = json!("wrong, too");
+        assert_eq!(gpu_text(&report), "none that computes rightly");
     }
 }

@@ -46,13 +46,35 @@ pub(crate) struct ModelArgs {
     /// Processor threads [default: one for each core]
     #[arg(short, long, value_name = "N", default_value = "0", hide_default_value = true)]
     threads: usize,
-    /// Compute on a GPU: the first, or the one with this name
-    #[arg(long, value_name = "NAME", num_args = 0..=1, require_equals = true,
-        default_missing_value = "")]
-    gpu: Option<String>,
+    #[command(flatten)]
+    gpu: GpuArgs,
     /// Most memory for weights, caches and intermediate values, such as 2GiB
     #[arg(long, value_name = "SIZE", value_parser = parse_bytes)]
     memory: Option<u64>,
+}
+
+/// Which GPU computes, and how much it may hold.
+#[derive(clap::Args, Default)]
+pub(crate) struct GpuArgs {
+    /// Compute on a GPU: the first, or the one with this name or number
+    #[arg(long, value_name = "NAME", num_args = 0..=1, require_equals = true,
+        default_missing_value = "")]
+    gpu: Option<String>,
+    /// Most GPU memory for weights, such as 2GiB; what does not fit stays with the processor
+    /// [default: three quarters of what is free]
+    #[arg(long, value_name = "SIZE", value_parser = parse_bytes, requires = "gpu")]
+    gpu_memory: Option<u64>,
+}
+
+impl GpuArgs {
+    /// Returns how an engine is opened.
+    pub(crate) fn options(&self, n_threads: usize, memory: Option<u64>) -> EngineOptions {
+        EngineOptions {
+            backend: BackendOptions { n_threads, gpu: self.gpu.clone() },
+            memory_bytes_max: memory,
+            gpu_bytes_max: self.gpu_memory,
+        }
+    }
 }
 
 /// Type of cached keys and values.
@@ -92,8 +114,7 @@ impl ModelArgs {
         };
         progress.set(&format!("opening {}", model.display()));
         let mmproj = self.choose_mmproj(&model, with_media)?;
-        let backend = BackendOptions { n_threads: self.threads, gpu: self.gpu.clone() };
-        let options = EngineOptions { backend, memory_bytes_max: self.memory };
+        let options = self.gpu.options(self.threads, self.memory);
         Engine::open(&model, mmproj.as_deref(), &options)
     }
 
@@ -110,8 +131,8 @@ impl ModelArgs {
 
     /// Returns how another model is opened on the same processor.
     pub(crate) fn beside(&self, path: PathBuf) -> Self {
-        let (model, mmproj, no_mmproj) = (Some(path), None, false);
-        Self { model, mmproj, no_mmproj, threads: self.threads, gpu: None, memory: self.memory }
+        let (model, mmproj, gpu) = (Some(path), None, GpuArgs::default());
+        Self { model, mmproj, no_mmproj: false, threads: self.threads, gpu, memory: self.memory }
     }
 
     fn choose_mmproj(&self, model: &Path, with_media: bool) -> Result<Option<PathBuf>> {

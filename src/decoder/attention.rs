@@ -50,8 +50,7 @@ fn heads<'g>(
 pub(super) fn store<'g>(f: &Frame<'g, '_>, il: usize, x: Tensor<'g>) -> Result<()> {
     let (g, shape) = (f.g, &f.h.layers[il]);
     let w = f.w.layers[il].kv.as_ref();
-    let states = f.kv.states(il);
-    let (Some(w), Some((k_state, v_state))) = (w, states) else {
+    let Some(w) = w else {
         return Err(Error::internal(format!("layer {il} has no cache of its own")));
     };
     let (d, n_kv, n) = (shape.head_dim, shape.n_head_kv, x.side(1));
@@ -62,8 +61,10 @@ pub(super) fn store<'g>(f: &Frame<'g, '_>, il: usize, x: Tensor<'g>) -> Result<(
     let v = g.rms_norm(g.reshape(v, &[d, n_kv * n])?, None, f.h.rms_eps)?;
     let k = g.name(g.reshape(k, &[d * n_kv, n])?, &format!("Kcur_pos-{il}"));
     let v = g.name(g.reshape(v, &[d * n_kv, n])?, &format!("Vcur_normed-{il}"));
-    for (state, rows) in [(k_state, k), (v_state, v)] {
-        g.expand(g.set_rows(g.state(&f.kv.store, state)?, rows, cells)?);
+    for pair in f.kv.pairs(il) {
+        for (state, rows) in pair.into_iter().zip([k, v]) {
+            g.expand(g.set_rows(g.state(&f.kv.store, state)?, rows, cells)?);
+        }
     }
     Ok(())
 }
@@ -72,7 +73,7 @@ pub(super) fn store<'g>(f: &Frame<'g, '_>, il: usize, x: Tensor<'g>) -> Result<(
 pub(super) fn answer<'g>(f: &Frame<'g, '_>, il: usize, x: Tensor<'g>) -> Result<Tensor<'g>> {
     let (g, shape) = (f.g, &f.h.layers[il]);
     let (d, n_head, n_kv, n) = (shape.head_dim, shape.n_head, shape.n_head_kv, x.side(1));
-    let Some((k_state, v_state)) = f.kv.states(shape.kv_source) else {
+    let Some([k_state, v_state]) = f.kv.pair(shape.kv_source, g.on_gpu()) else {
         return Err(Error::internal(format!("layer {il} reads a cache that is not kept")));
     };
     let (_, table) = f.inputs.places(shape.kind == LayerKind::Sliding);

@@ -74,7 +74,8 @@ impl Executor {
     /// # Errors
     /// As for [`new`](Self::new).
     pub fn with_backend(decoder: &Arc<Decoder>, kv: KvOptions, backend: Backend) -> Result<Self> {
-        let kv = KvCache::new(&decoder.hparams, kv, &backend)?;
+        let n_gpu_layers = decoder.weights.gpu_share.n_layers;
+        let kv = KvCache::new(&decoder.hparams, kv, n_gpu_layers, &backend)?;
         Ok(Self {
             decoder: Arc::clone(decoder),
             step: None,
@@ -243,7 +244,7 @@ impl Executor {
         }
         let numbers: Vec<i32> = positions.map(|p| p as i32).collect();
         plan.write_i32(ports.positions, &numbers)?;
-        if self.backend.has_gpu() && !self.decoder.weights.rope_freqs.is_empty() {
+        if self.backend.gpu_info().is_some() && !self.decoder.weights.rope_freqs.is_empty() {
             plan.write_f32(ports.factors, &self.decoder.weights.rope_freqs)?;
         }
         Ok(())

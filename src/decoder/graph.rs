@@ -172,11 +172,13 @@ fn layers<'g>(
     let per_layer = projected(rows_front, proj, embedded)?;
     let mut x = embedded;
     for il in 0..front {
+        g.follow(&w.layers[il].attn_norm)?;
         let normed = g.rms_norm(x, Some(g.weight(&w.layers[il].attn_norm)?), h.rms_eps)?;
         attention::store(f, il, normed)?;
         x = finish(f, il, x, normed, per_layer.map(|p| (p, il)))?;
     }
     let last = &w.layers[front];
+    g.follow(&last.attn_norm)?;
     let normed = g.rms_norm(x, Some(g.weight(&last.attn_norm)?), h.rms_eps)?;
     attention::store(f, front, normed)?;
     if n_out == 0 {
@@ -185,8 +187,10 @@ fn layers<'g>(
     let tail = |t: Tensor<'g>| g.slice(t, 1, t.side(1) - n_out, n_out);
     let proj = Some(&tables.model_proj_back);
     let per_layer = projected(rows_back, proj, tail(embedded)?)?;
+    g.follow(&last.attn_norm)?;
     x = finish(f, front, tail(x)?, tail(normed)?, per_layer.map(|p| (p, 0)))?;
     for il in front + 1..h.layers.len() {
+        g.follow(&w.layers[il].attn_norm)?;
         let normed = g.rms_norm(x, Some(g.weight(&w.layers[il].attn_norm)?), h.rms_eps)?;
         x = finish(f, il, x, normed, per_layer.map(|p| (p, il - front)))?;
     }
@@ -196,6 +200,7 @@ fn layers<'g>(
 /// Final norm, output rows, soft cap.
 fn head<'g>(f: &Frame<'g, '_>, x: Tensor<'g>) -> Result<Tensor<'g>> {
     let g = f.g;
+    g.follow(&f.w.output_norm)?;
     let x = g.rms_norm(x, Some(g.weight(&f.w.output_norm)?), f.h.rms_eps)?;
     let logits = g.linear(&f.w.output, g.name(x, "result_norm"))?;
     let logits = match f.h.logit_softcap {
@@ -215,6 +220,7 @@ fn per_layer_rows<'g>(
     let (g, h) = (f.g, f.h);
     let [n_epl, n_layers, n, _] = rows.shape().0;
     let norm = &f.w.per_layer.proj_norm;
+    g.follow(norm)?;
     let projected = g.linear(proj, x)?;
     let projected = g.reshape(projected, &[n_epl, n_layers * n])?;
     let rows = g.reshape(rows, &[n_epl, n_layers * n])?;

@@ -16,6 +16,7 @@ use crate::ggml::State;
 use crate::ggml::StateSpec;
 use crate::ggml::StateStore;
 use crate::model::HParams;
+use crate::model::Layer;
 use crate::model::LayerKind;
 use crate::model::memory;
 
@@ -47,14 +48,33 @@ pub struct KvCache {
 struct LayerCache {
     k: State,
     v: State,
+    /// The same on the other side of a GPU, where layers there read them.
+    twins: Option<[State; 2]>,
     is_sliding: bool,
+    on_gpu: bool,
+}
+
+/// Tells of each layer that owns its cache where it lies and whether layers elsewhere read it.
+fn sides(h: &HParams, n_gpu_layers: usize) -> impl Iterator<Item = (&Layer, bool, bool)> {
+    let owners = h.layers.iter().enumerate().filter(|(_, layer)| layer.owns_kv);
+    owners.map(move |(il, layer)| {
+        let on_gpu = il < n_gpu_layers;
+        let elsewhere =
+            |(i, reader): (usize, &Layer)| reader.kv_source == il && (i < n_gpu_layers) != on_gpu;
+        (layer, on_gpu, h.layers.iter().enumerate().any(elsewhere))
+    })
 }
 
 /// Types and shapes of the cache's tensors, layer by layer, keys before values.
-fn specs(h: &HParams, options: &KvOptions, ring: usize) -> Result<Vec<StateSpec>> {
+fn specs(
+    h: &HParams,
+    options: &KvOptions,
+    ring: usize,
+    n_gpu_layers: usize,
+) -> Result<Vec<StateSpec>> {
     let n_full = memory::full_cells(options.n_ctx);
     let mut specs = Vec::new();
-    for layer in h.layers.iter().filter(|l| l.owns_kv) {
+    for (layer, on_gpu, has_twins) in sides(h, n_gpu_layers) {
         let n = layer.n_head_kv * layer.head_dim;
         let cells = if layer.kind == LayerKind::Sliding { ring } else { n_full };
         if !layer.head_dim.is_multiple_of(options.dtype.block_len()) {
@@ -63,18 +83,26 @@ fn specs(h: &HParams, options: &KvOptions, ring: usize) -> Result<Vec<StateSpec>
                 layer.head_dim, options.dtype
             )));
         }
-        let spec = StateSpec { dtype: options.dtype, shape: Shape::new(&[n, cells])? };
+        let spec = StateSpec { dtype: options.dtype, shape: Shape::new(&[n, cells])?, on_gpu };
         specs.extend([spec, spec]);
+        if has_twins {
+            specs.extend([StateSpec { on_gpu: !on_gpu, ..spec }; 2]);
+        }
     }
     Ok(specs)
 }
 
 impl KvCache {
-    /// Allocates an empty cache.
+    /// Allocates an empty cache, that of the first `n_gpu_layers` on the backend's GPU.
     ///
     /// # Errors
     /// `Input` if a size is out of range; `Memory` if it does not fit.
-    pub fn new(h: &HParams, options: KvOptions, backend: &Backend) -> Result<Self> {
+    pub fn new(
+        h: &HParams,
+        options: KvOptions,
+        n_gpu_layers: usize,
+        backend: &Backend,
+    ) -> Result<Self> {
         if options.n_ctx == 0 || options.n_ctx > h.n_ctx_train {
             return Err(Error::input(format!(
                 "context of {} tokens; this model takes 1 to {}",
@@ -85,20 +113,22 @@ impl KvCache {
             return Err(Error::input(format!("batch of {} tokens; 1 to 8192", options.n_batch)));
         }
         let ring = memory::ring_cells(h, options.n_ctx, options.n_batch);
-        let store = StateStore::new(&specs(h, &options, ring)?, backend)?;
+        let store = StateStore::new(&specs(h, &options, ring, n_gpu_layers)?, backend)?;
+        let mut sides = sides(h, n_gpu_layers).peekable();
         let mut next = 0;
         let layers = h
             .layers
             .iter()
             .map(|layer| {
-                layer.owns_kv.then(|| {
-                    next += 2;
-                    LayerCache {
-                        k: store.state(next - 2),
-                        v: store.state(next - 1),
-                        is_sliding: layer.kind == LayerKind::Sliding,
-                    }
-                })
+                let (_, on_gpu, has_twins) = sides.next_if(|side| std::ptr::eq(side.0, layer))?;
+                let mut state = || {
+                    next += 1;
+                    store.state(next - 1)
+                };
+                let (k, v) = (state(), state());
+                let twins = has_twins.then(|| [state(), state()]);
+                let is_sliding = layer.kind == LayerKind::Sliding;
+                Some(LayerCache { k, v, twins, is_sliding, on_gpu })
             })
             .collect();
         Ok(Self { store, layers, ring, window: h.window, options, n_past: 0, n_written: 0 })
@@ -124,9 +154,17 @@ impl KvCache {
         self.options.dtype
     }
 
-    /// Returns key and value tensors of a layer that owns its cache.
-    pub(super) fn states(&self, layer: usize) -> Option<(State, State)> {
-        self.layers[layer].map(|l| (l.k, l.v))
+    /// Returns all key and value tensors of a layer that owns its cache: one pair, or one on each
+    /// side of a GPU.
+    pub(super) fn pairs(&self, layer: usize) -> impl Iterator<Item = [State; 2]> {
+        let cache = self.layers[layer];
+        cache.into_iter().flat_map(|l| std::iter::once([l.k, l.v]).chain(l.twins))
+    }
+
+    /// Returns the key and value tensors that a reader on the GPU, or not there, is near to.
+    pub(super) fn pair(&self, layer: usize, on_gpu: bool) -> Option<[State; 2]> {
+        let cache = self.layers[layer]?;
+        if cache.on_gpu == on_gpu { Some([cache.k, cache.v]) } else { cache.twins }
     }
 
     /// Returns the cells of a sliding layer that a graph for positions up to `end` covers.
@@ -216,13 +254,19 @@ impl KvCache {
         }
     }
 
-    /// Returns the used part of each tensor, layer by layer: state and bytes from its start.
-    fn used(&self, n_past: usize, n_written: usize) -> impl Iterator<Item = (State, usize)> {
+    /// Returns the used part of each tensor, layer by layer: state, its twin, and bytes from its
+    /// start.
+    fn used(
+        &self,
+        n_past: usize,
+        n_written: usize,
+    ) -> impl Iterator<Item = (State, Option<State>, usize)> {
         self.layers.iter().flatten().flat_map(move |layer| {
             let n_rows = if layer.is_sliding { n_written.min(self.ring) } else { n_past };
-            [layer.k, layer.v].map(|state| {
+            [0, 1].map(|i| {
+                let state = [layer.k, layer.v][i];
                 let row = self.store.size_bytes(state) / self.store.shape(state).0[1];
-                (state, row * n_rows)
+                (state, layer.twins.map(|t| t[i]), row * n_rows)
             })
         })
     }
@@ -230,7 +274,7 @@ impl KvCache {
     /// Returns the bytes that [`save`](Self::save) gives of a cache like this with such counts,
     /// which are at most its own limits.
     pub fn saved_bytes(&self, n_past: usize, n_written: usize) -> usize {
-        self.used(n_past, n_written).map(|(_, len)| len).sum()
+        self.used(n_past, n_written).map(|(.., len)| len).sum()
     }
 
     /// Copies what the cache holds out, layer by layer.
@@ -239,7 +283,7 @@ impl KvCache {
     /// Whatever `sink` returns.
     pub fn save(&self, sink: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> {
         let mut buffer = Vec::new();
-        for (state, len) in self.used(self.n_past, self.n_written) {
+        for (state, _, len) in self.used(self.n_past, self.n_written) {
             buffer.resize(len, 0);
             self.store.read(state, 0, &mut buffer)?;
             sink(&buffer)?;
@@ -267,10 +311,13 @@ impl KvCache {
         (self.n_past, self.n_written) = (0, 0);
         let ranges: Vec<_> = self.used(n_past, n_written).collect();
         let mut buffer = Vec::new();
-        for (state, len) in ranges {
+        for (state, twin, len) in ranges {
             buffer.resize(len, 0);
             source(&mut buffer)?;
             self.store.write(state, 0, &buffer)?;
+            if let Some(twin) = twin {
+                self.store.write(twin, 0, &buffer)?;
+            }
         }
         (self.n_past, self.n_written) = (n_past, n_written);
         Ok(())
@@ -302,7 +349,7 @@ mod tests {
         for (n_ctx, n_batch, dtype) in
             [(1, 1, DType::F32), (300, 512, DType::F16), (2000, 64, DType::Q8_0)]
         {
-            let kv = KvCache::new(&h, KvOptions { n_ctx, n_batch, dtype }, &backend).unwrap();
+            let kv = KvCache::new(&h, KvOptions { n_ctx, n_batch, dtype }, 0, &backend).unwrap();
             let states = kv.layers.iter().flatten().flat_map(|l| [l.k, l.v]);
             let allocated: usize = states.map(|s| kv.store.size_bytes(s)).sum();
             let dtype = TensorType::from_id(dtype.id()).unwrap();
@@ -317,7 +364,7 @@ mod tests {
         let h = Variant::named("E2B").unwrap().hparams();
         let options = KvOptions { n_ctx: 4096, n_batch: 512, dtype: DType::F16 };
         let backend = Backend::new(&BackendOptions { n_threads: 1, gpu: None }).unwrap();
-        let mut kv = KvCache::new(&h, options, &backend).unwrap();
+        let mut kv = KvCache::new(&h, options, 0, &backend).unwrap();
         for (n_past, back, can) in [(1024, 1, true), (1025, 513, true), (1025, 512, false)] {
             (kv.n_past, kv.n_written) = (n_past, n_past);
             assert_eq!(kv.can_rewind(back), can, "{n_past} {back}");

@@ -7,6 +7,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use crate::decoder::placement::GpuShare;
+use crate::decoder::placement::refuse_packed;
 use crate::error::Error;
 use crate::error::Result;
 use crate::ggml;
@@ -98,13 +100,15 @@ pub struct DecoderWeights {
     pub per_layer: PerLayerTables,
     /// One entry a layer.
     pub layers: Vec<LayerWeights>,
+    /// What of them lies on a GPU.
+    pub gpu_share: GpuShare,
 }
 
 /// Collects specs by name, then maps them all at once.
 struct Binder<'a> {
     tensors: &'a HashMap<String, TensorInfo>,
     packed: Packed,
-    gpu: bool,
+    share: GpuShare,
     specs: Vec<WeightSpec>,
 }
 
@@ -134,24 +138,21 @@ impl Binder<'_> {
         self.rows(name, 0, n, at)
     }
 
-    /// A weight that is multiplied.
-    fn matrix(&mut self, name: &str) -> Result<Slot> {
-        let placement = self.placement(name);
+    /// A weight of layer `il`.
+    fn of_layer(&mut self, il: usize, name: &str) -> Result<Slot> {
+        let placement = self.share.layer(il, self.on_host(name));
         self.all_rows(name, placement)
     }
 
-    /// A small f32 vector.
-    fn vector(&mut self, name: &str) -> Result<Slot> {
-        let placement = if self.gpu { Placement::Gpu } else { Placement::Host };
+    /// A weight of the output head.
+    fn of_head(&mut self, name: &str) -> Result<Slot> {
+        let placement = self.share.head(self.on_host(name));
         self.all_rows(name, placement)
     }
 
-    fn placement(&self, name: &str) -> Placement {
-        match (self.gpu, self.packed.has(name)) {
-            (true, _) => Placement::Gpu,
-            (false, true) => Placement::HostPacked,
-            (false, false) => Placement::Host,
-        }
+    /// How a weight lies in the file.
+    fn on_host(&self, name: &str) -> Placement {
+        if self.packed.has(name) { Placement::HostPacked } else { Placement::Host }
     }
 }
 
@@ -169,34 +170,27 @@ struct LayerSlots {
 
 fn layer_slots(b: &mut Binder<'_>, gguf: &Gguf, h: &HParams, il: usize) -> Result<LayerSlots> {
     let name = |suffix: &str| format!("blk.{il}.{suffix}.weight");
+    let scale = floats(gguf, b.tensors, &name("layer_output_scale"))?;
+    let mut slot = |suffix: &str| b.of_layer(il, &name(suffix));
     let kv = match h.layers[il].owns_kv {
-        true => Some([
-            b.matrix(&name("attn_k"))?,
-            b.matrix(&name("attn_v"))?,
-            b.vector(&name("attn_k_norm"))?,
-        ]),
+        true => Some([slot("attn_k")?, slot("attn_v")?, slot("attn_k_norm")?]),
         false => None,
     };
-    let scale = floats(gguf, b.tensors, &name("layer_output_scale"))?;
     Ok(LayerSlots {
-        attn_norm: b.vector(&name("attn_norm"))?,
-        attn_q: b.matrix(&name("attn_q"))?,
-        attn_q_norm: b.vector(&name("attn_q_norm"))?,
+        attn_norm: slot("attn_norm")?,
+        attn_q: slot("attn_q")?,
+        attn_q_norm: slot("attn_q_norm")?,
         kv,
-        attn_output: b.matrix(&name("attn_output"))?,
-        post_attention_norm: b.vector(&name("post_attention_norm"))?,
+        attn_output: slot("attn_output")?,
+        post_attention_norm: slot("post_attention_norm")?,
         ffn: [
-            b.vector(&name("ffn_norm"))?,
-            b.matrix(&name("ffn_gate"))?,
-            b.matrix(&name("ffn_up"))?,
-            b.matrix(&name("ffn_down"))?,
-            b.vector(&name("post_ffw_norm"))?,
+            slot("ffn_norm")?,
+            slot("ffn_gate")?,
+            slot("ffn_up")?,
+            slot("ffn_down")?,
+            slot("post_ffw_norm")?,
         ],
-        per_layer: [
-            b.matrix(&name("inp_gate"))?,
-            b.matrix(&name("proj"))?,
-            b.vector(&name("post_norm"))?,
-        ],
+        per_layer: [slot("inp_gate")?, slot("proj")?, slot("post_norm")?],
         scale: scale.and_then(|v| v.first().copied()).unwrap_or(1.0),
     })
 }
@@ -223,21 +217,20 @@ impl DecoderWeights {
     /// # Errors
     /// `Format` or `Unsupported` naming the file, the tensor, what was found and expected.
     pub fn bind(gguf: &Gguf, h: &HParams, n_front: usize, backend: &Backend) -> Result<Self> {
-        let gpu = backend.has_gpu();
         let tensors = &model::resolve(gguf, &model::text_tensors(h))?;
         let packed = Packed::of(gguf)?;
-        if gpu && !packed.is_empty() {
-            let text = "weights are packed for the CPU; open the file it was made from";
-            return Err(Error::unsupported(text).at(gguf.name()));
+        if backend.gpu_info().is_some() {
+            refuse_packed(gguf)?;
         }
-        let mut b = Binder { tensors, packed, gpu, specs: Vec::new() };
+        let share = GpuShare::choose(tensors, h, backend)?;
+        let mut b = Binder { tensors, packed, share, specs: Vec::new() };
         let embd = b.all_rows("token_embd.weight", Placement::Host)?;
         let output = match tensors.contains_key("output.weight") {
-            true => b.matrix("output.weight")?,
-            false if gpu => b.all_rows("token_embd.weight", Placement::Gpu)?,
+            true => b.of_head("output.weight")?,
+            false if share.has_head => b.of_head("token_embd.weight")?,
             false => embd,
         };
-        let output_norm = b.vector("output_norm.weight")?;
+        let output_norm = b.of_head("output_norm.weight")?;
         let tables = table_slots(&mut b, h, n_front)?;
         let slots = (0..h.layers.len())
             .map(|il| layer_slots(&mut b, gguf, h, il))
@@ -259,6 +252,7 @@ impl DecoderWeights {
                 proj_norm: at(norm),
             },
             layers: slots.iter().map(|s| layer(s, &at)).collect(),
+            gpu_share: share,
         })
     }
 }
@@ -270,13 +264,13 @@ fn table_slots(b: &mut Binder<'_>, h: &HParams, n_front: usize) -> Result<TableS
     let split = h.n_embd_per_layer * n_front;
     let table = b.all_rows("per_layer_token_embd.weight", Placement::Host)?;
     let name = "per_layer_model_proj.weight";
-    let placement = b.placement(name);
+    let placement = b.share.layer(0, b.on_host(name));
     let front = match split {
         0 => None,
         _ => Some(b.rows(name, 0, split, placement)?),
     };
     let back = b.rows(name, split, all - split, placement)?;
-    Ok((table, front, back, b.vector("per_layer_proj_norm.weight")?))
+    Ok((table, front, back, b.of_layer(0, "per_layer_proj_norm.weight")?))
 }
 
 fn layer(s: &LayerSlots, at: &impl Fn(Slot) -> Weight) -> LayerWeights {

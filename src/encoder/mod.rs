@@ -7,6 +7,7 @@
 
 pub mod audio;
 pub mod embedder;
+mod on_gpu;
 mod rows;
 mod stream;
 mod sub_sample;

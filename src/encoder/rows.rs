@@ -1,6 +1,7 @@
 //! Fused steps of the encoders: what happens to each row between two matrix products.
 //!
-//! In: tensors of one graph. Out: the tensor computed in one pass over its rows.
+//! In: tensors of one graph. Out: the tensor computed in one pass over its rows, or by a few
+//! operations of ggml's where a GPU encodes pictures.
 
 use std::sync::Arc;
 
@@ -58,6 +59,10 @@ pub(super) fn norm_limit<'g>(
     weight: Option<&Vector>,
     (eps, limits): (f32, Range),
 ) -> Result<Tensor<'g>> {
+    if g.on_gpu() {
+        let weight = weight.map(|w| g.constant(&[w.len()], w)).transpose()?;
+        return limited(g, g.rms_norm(x, weight, eps)?, limits);
+    }
     let weight = weight.cloned();
     g.custom(&x.shape().0, &[x], Split::Rows, move |call| {
         let x = &call.f32(0)[call.first..call.first + call.out.len()];
@@ -76,6 +81,10 @@ pub(super) fn add_normed<'g>(
     residual: Tensor<'g>,
     (eps, factor): (f32, f32),
 ) -> Result<Tensor<'g>> {
+    if g.on_gpu() {
+        let weight = g.constant(&[weight.len()], weight)?;
+        return g.rms_norm_add(limited(g, x, limits)?, weight, residual, (eps, factor, 1.0));
+    }
     let weight = Arc::clone(weight);
     g.custom(&x.shape().0, &[x, residual], Split::Rows, move |call| {
         let range = call.first..call.first + call.out.len();
@@ -107,6 +116,9 @@ pub(super) fn add_limited<'g>(
 pub(super) fn limited<'g>(g: &'g GraphBuilder, x: Tensor<'g>, limits: Range) -> Result<Tensor<'g>> {
     if limits == norm::UNLIMITED {
         return Ok(x);
+    }
+    if g.on_gpu() {
+        return g.clamp(x, limits.0, limits.1);
     }
     g.custom(&x.shape().0, &[x], Split::Elements(STEP), move |call| {
         let x = &call.f32(0)[call.first..call.first + call.out.len()];
@@ -143,6 +155,7 @@ pub(super) fn gated<'g>(g: &'g GraphBuilder, x: Tensor<'g>, limits: Range) -> Re
         }
     })
 }
+
 /// Computes `limit(gelu(limit(gate)) * limit(up))` with the exact tanh form of GELU.
 pub(super) fn gelu_mul<'g>(
     g: &'g GraphBuilder,
@@ -150,6 +163,10 @@ pub(super) fn gelu_mul<'g>(
     (up, up_limits): (Tensor<'g>, Range),
     after: Range,
 ) -> Result<Tensor<'g>> {
+    if g.on_gpu() {
+        let (gate, up) = (limited(g, gate, gate_limits)?, limited(g, up, up_limits)?);
+        return limited(g, g.gelu_mul(gate, up)?, after);
+    }
     g.custom(&gate.shape().0, &[gate, up], Split::Elements(STEP), move |call| {
         let range = call.first..call.first + call.out.len();
         let (gate, up) = (&call.f32(0)[range.clone()], &call.f32(1)[range]);
@@ -165,8 +182,8 @@ pub(super) fn joined<'g>(g: &'g GraphBuilder, parts: &[Tensor<'g>]) -> Result<Te
     let Some(&first) = parts.first() else {
         return Err(Error::internal("no parts to join"));
     };
-    if parts.len() == 1 {
-        return Ok(first);
+    if parts.len() == 1 || g.on_gpu() {
+        return parts[1..].iter().try_fold(first, |joined, &part| g.concat(joined, part, 1));
     }
     let n_rows = parts.iter().map(|p| p.side(1)).sum();
     let n_parts = parts.len();

@@ -8,6 +8,8 @@ use std::sync::Arc;
 
 use super::embedder;
 use super::embedder::SoftTokens;
+use super::on_gpu;
+use super::on_gpu::Turns;
 use super::rows;
 use crate::error::Error;
 use crate::error::Result;
@@ -120,7 +122,7 @@ impl VisionEncoder {
 
     /// Builds the graph of one picture; returns where patches go and soft tokens come from.
     fn plan(&self, patches: &Patches, backend: &Backend) -> Result<(Plan, Port, Port)> {
-        let g = GraphBuilder::new(64 + self.weights.layers.len() * 128, backend)?;
+        let g = GraphBuilder::new(64 + self.weights.layers.len() * 256, backend)?;
         let (x, input) = g.input(DType::F32, &[PATCH_VALUES, patches.n()])?;
         let x = self.embed_patches(&g, x, patches)?;
         let x = self.layers(&g, x, patches)?;
@@ -200,10 +202,16 @@ impl VisionEncoder {
         let axial = Arc::new(Axial::new(n_positions, h.head_dim, ROPE_BASE));
         let (n_x, n) = (patches.n_x, patches.n());
         let grid = Grid { n_x, n, head_dim: h.head_dim, eps: h.eps, axial };
+        let mut turns = None;
         for (il, layer) in self.weights.layers.iter().enumerate() {
-            x = attention(g, x, layer, &grid)?;
+            g.follow(&layer.attn_q.weight)?;
+            if turns.is_none() && g.on_gpu() {
+                turns = Some(Turns::new(g, &grid.axial, h.head_dim, (n_x, n))?);
+            }
+            x = attention(g, x, layer, (&grid, turns))?;
             x = g.name(feed_forward(g, x, layer, &grid)?, &format!("v_out-{il}"));
         }
+        g.follow(&self.weights.embedder)?;
         Ok(x)
     }
 }
@@ -243,12 +251,27 @@ fn attention<'g>(
     g: &'g GraphBuilder,
     x: Tensor<'g>,
     layer: &VisionLayer,
-    grid: &Grid,
+    (grid, turns): (&Grid, Option<Turns<'g>>),
 ) -> Result<Tensor<'g>> {
     let linears = [&layer.attn_q, &layer.attn_k, &layer.attn_v];
-    let [q, k, v] = rows::normed_products(g, x, (&layer.ln1, grid.eps), linears)?;
+    let products = rows::normed_products(g, x, (&layer.ln1, grid.eps), linears)?;
+    let mixed = match turns {
+        Some(turns) => on_gpu::attend(g, products, layer, (grid.head_dim, grid.eps), turns)?,
+        None => mixed(g, products, layer, grid)?,
+    };
+    let mixed = rows::limited(g, mixed, layer.attn_out.input)?;
+    let y = (rows::product(g, &layer.attn_out, mixed)?, layer.attn_out.output);
+    rows::add_normed(g, y, &layer.attn_post_norm, x, (grid.eps, 1.0))
+}
+
+/// Attends from every patch to all of them by kernels of ours.
+fn mixed<'g>(
+    g: &'g GraphBuilder,
+    [q, k, v]: [Tensor<'g>; 3],
+    layer: &VisionLayer,
+    grid: &Grid,
+) -> Result<Tensor<'g>> {
     let (d, n) = (grid.head_dim, grid.n);
-    let n_head = q.side(0) / d;
     let (this, weight, limits) =
         (grid.clone(), Arc::clone(&layer.attn_q_norm), layer.attn_q.output);
     let q = g.custom(&q.shape().0, &[q], Split::Rows, move |call| {
@@ -261,7 +284,7 @@ fn attention<'g>(
     let k = packed_keys(g, k, layer, grid)?;
     let v = packed_values(g, v, layer, grid)?;
     let multiply = g.attention_tile();
-    let mixed = g.custom(&q.shape().0, &[q, k, v], Split::Rows, move |call| {
+    g.custom(&q.shape().0, &[q, k, v], Split::Rows, move |call| {
         let (keys_len, values_len) = (attend::keys_len(n, d), attend::values_len(n, d));
         let (keys, values) = (call.f32(1).chunks_exact(keys_len), call.f32(2));
         let queries = &call.f32(0)[call.first..call.first + call.out.len()];
@@ -275,11 +298,7 @@ fn attention<'g>(
                 head.attend((q, n_queries), row_len, &mut scratch, out);
             }
         }
-    })?;
-    debug_assert_eq!(n_head * d, q.side(0));
-    let mixed = rows::limited(g, mixed, layer.attn_out.input)?;
-    let y = (rows::product(g, &layer.attn_out, mixed)?, layer.attn_out.output);
-    rows::add_normed(g, y, &layer.attn_post_norm, x, (grid.eps, 1.0))
+    })
 }
 
 /// Rows of one head that a packing kernel reads.

@@ -12,6 +12,8 @@ use std::sync::atomic::Ordering;
 use llama_cpp_sys_2 as sys;
 
 use super::compute::Profile;
+use super::gpu;
+use super::gpu::DeviceInfo;
 use super::module;
 use crate::error::Error;
 use crate::error::Result;
@@ -53,33 +55,20 @@ impl Cancel {
 pub struct BackendOptions {
     /// Processor threads; 0 means one for each physical core that is available.
     pub n_threads: usize,
-    /// GPU by its name in [`devices`] or a part of it; `None` means the processor alone.
+    /// GPU by its name in [`devices`](super::devices) or a part of it, by its number among the
+    /// GPUs, or empty for the first; `None` means the processor alone.
     pub gpu: Option<String>,
-}
-
-/// One device that the kernels can use.
-#[derive(Clone, Debug)]
-pub struct DeviceInfo {
-    /// Short name, such as `CPU`, `Vulkan0` or `CUDA0`.
-    pub name: String,
-    /// The maker's name of it.
-    pub description: String,
-    /// Memory that is free, in bytes; 0 if unknown.
-    pub free_bytes: usize,
-    /// Memory in all, in bytes; 0 if unknown.
-    pub total_bytes: usize,
-    /// Whether it is a GPU.
-    pub is_gpu: bool,
 }
 
 /// One executor: backends, threads and scratch. A session owns one.
 pub struct Backend {
     cpu: NonNull<sys::ggml_backend>,
-    gpu: Option<NonNull<sys::ggml_backend>>,
+    gpu: Option<(NonNull<sys::ggml_backend>, DeviceInfo)>,
     pool: Option<Pool>,
     n_threads: usize,
     /// Tells ggml how many of them compute the next graph.
     set_threads: Option<SetThreads>,
+    gpu_bytes_max: Option<u64>,
     cancel: Cancel,
     profile: Option<Profile>,
 }
@@ -135,35 +124,6 @@ unsafe extern "C" fn is_cancelled(flag: *mut c_void) -> bool {
     unsafe { &*flag.cast::<AtomicBool>() }.load(Ordering::Relaxed)
 }
 
-/// Lists the devices that the kernels can use.
-pub fn devices() -> Vec<DeviceInfo> {
-    init();
-    // SAFETY: indices are below the count; names are static C strings.
-    unsafe {
-        (0..sys::ggml_backend_dev_count())
-            .map(|i| {
-                let dev = sys::ggml_backend_dev_get(i);
-                let text = |p: *const c_char| CStr::from_ptr(p).to_string_lossy().into_owned();
-                let (mut free, mut total) = (0, 0);
-                sys::ggml_backend_dev_memory(dev, &raw mut free, &raw mut total);
-                DeviceInfo {
-                    name: text(sys::ggml_backend_dev_name(dev)),
-                    description: text(sys::ggml_backend_dev_description(dev)),
-                    free_bytes: free,
-                    total_bytes: total,
-                    is_gpu: is_gpu(dev),
-                }
-            })
-            .collect()
-    }
-}
-
-fn is_gpu(dev: sys::ggml_backend_dev_t) -> bool {
-    // SAFETY: `dev` comes from ggml's registry.
-    let kind = unsafe { sys::ggml_backend_dev_type(dev) };
-    kind == sys::GGML_BACKEND_DEVICE_TYPE_GPU || kind == sys::GGML_BACKEND_DEVICE_TYPE_IGPU
-}
-
 pub(super) fn cpu_device() -> Result<sys::ggml_backend_dev_t> {
     init();
     // SAFETY: looks an entry of the registry up.
@@ -208,11 +168,19 @@ impl Backend {
         let cpu = NonNull::new(unsafe { sys::ggml_backend_dev_init(dev, std::ptr::null()) })
             .ok_or_else(|| Error::device("the processor backend cannot be started"))?;
         let (profile, cancel) = (Profile::wanted()?, Cancel::new());
-        let mut backend =
-            Self { cpu, gpu: None, pool: None, n_threads, set_threads: None, cancel, profile };
+        let mut backend = Self {
+            cpu,
+            gpu: None,
+            pool: None,
+            n_threads,
+            set_threads: None,
+            gpu_bytes_max: None,
+            cancel,
+            profile,
+        };
         backend.start_threads()?;
         if let Some(name) = &options.gpu {
-            backend.gpu = Some(start_gpu(name)?);
+            backend.gpu = Some(gpu::start(name)?);
         }
         Ok(backend)
     }
@@ -275,9 +243,22 @@ impl Backend {
         self.n_threads
     }
 
-    /// Tells whether a GPU takes part.
-    pub fn has_gpu(&self) -> bool {
-        self.gpu.is_some()
+    /// Returns the GPU that takes part, as it was found.
+    pub fn gpu_info(&self) -> Option<&DeviceInfo> {
+        self.gpu.as_ref().map(|(_, info)| info)
+    }
+
+    /// Returns the most bytes of the GPU's memory that weights may take, if there is a GPU: three
+    /// quarters of what was free, unless told otherwise.
+    pub fn gpu_bytes_max(&self) -> Option<u64> {
+        let free = self.gpu_info()?.free_bytes as u64;
+        let most = if free == 0 { u64::MAX } else { free / 4 * 3 };
+        Some(self.gpu_bytes_max.unwrap_or(most))
+    }
+
+    /// Sets the most bytes of the GPU's memory that weights may take.
+    pub fn set_gpu_bytes_max(&mut self, most: u64) {
+        self.gpu_bytes_max = Some(most);
     }
 
     /// Returns the flag that stops a running computation; clone it for another thread.
@@ -295,7 +276,13 @@ impl Backend {
     }
 
     pub(super) fn gpu(&self) -> Option<sys::ggml_backend_t> {
-        self.gpu.map(NonNull::as_ptr)
+        self.gpu.as_ref().map(|(gpu, _)| gpu.as_ptr())
+    }
+
+    /// Returns the GPU's entry in ggml's registry, or null.
+    pub(super) fn gpu_device(&self) -> sys::ggml_backend_dev_t {
+        // SAFETY: the backend is alive.
+        self.gpu().map_or(std::ptr::null_mut(), |gpu| unsafe { sys::ggml_backend_get_device(gpu) })
     }
 }
 
@@ -303,7 +290,7 @@ impl Drop for Backend {
     fn drop(&mut self) {
         // SAFETY: each was made by `new` and is freed once; the backend goes before its pool.
         unsafe {
-            if let Some(gpu) = self.gpu {
+            if let Some((gpu, _)) = &self.gpu {
                 sys::ggml_backend_free(gpu.as_ptr());
             }
             sys::ggml_backend_free(self.cpu.as_ptr());
@@ -314,37 +301,13 @@ impl Drop for Backend {
     }
 }
 
-fn start_gpu(name: &str) -> Result<NonNull<sys::ggml_backend>> {
-    let all = devices();
-    let wanted = name.to_lowercase();
-    let index = all.iter().position(|d| {
-        d.is_gpu
-            && (wanted == "auto"
-                || d.name.to_lowercase().contains(&wanted)
-                || d.description.to_lowercase().contains(&wanted))
-    });
-    let Some(index) = index else {
-        let names: Vec<_> = all.iter().filter(|d| d.is_gpu).map(|d| d.name.as_str()).collect();
-        return Err(Error::input(format!(
-            "no GPU is called \"{name}\"; this build and machine offer: {}",
-            if names.is_empty() { "none".to_owned() } else { names.join(", ") }
-        )));
-    };
-    // SAFETY: the index is one of the registry's.
-    let raw =
-        unsafe { sys::ggml_backend_dev_init(sys::ggml_backend_dev_get(index), std::ptr::null()) };
-    NonNull::new(raw).ok_or_else(|| {
-        Error::device(format!("GPU {} cannot be started; use the processor", all[index].name))
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn the_processor_is_always_there() {
-        assert!(devices().iter().any(|d| !d.is_gpu));
+        assert!(gpu::devices().iter().any(|d| !d.is_gpu));
         let backend = Backend::new(&BackendOptions { n_threads: 2, gpu: None });
         assert_eq!(backend.map(|b| b.n_threads()).ok(), Some(2));
     }

@@ -11,6 +11,7 @@ use llama_cpp_sys_2 as sys;
 
 use super::backend::Backend;
 use super::backend::cpu_device;
+use super::gpu;
 use super::repack::repack_type;
 use super::tensor::DType;
 use super::tensor::Shape;
@@ -30,7 +31,7 @@ pub enum Placement {
     Host,
     /// In place in the mapping, in the processor's packed kernel layout.
     HostPacked,
-    /// Copied to the GPU's memory.
+    /// In the GPU's memory.
     Gpu,
 }
 
@@ -116,6 +117,8 @@ struct WeightStore {
     _buffers: Vec<Buffer>,
     _context: Context,
     _owner: Owner,
+    /// Whose memory holds those placed on a GPU, or null.
+    gpu: sys::ggml_backend_dev_t,
 }
 
 // SAFETY: after construction the headers and bytes are only read.
@@ -157,6 +160,11 @@ impl Weight {
     /// Returns where it is used from.
     pub fn placement(&self) -> Placement {
         self.placement
+    }
+
+    /// Returns the GPU whose backend its store was made with, or null.
+    pub(super) fn gpu(&self) -> sys::ggml_backend_dev_t {
+        self.store.gpu
     }
 
     /// Returns its size in bytes.
@@ -244,7 +252,8 @@ fn check_spec(spec: &WeightSpec, len: usize) -> Result<usize> {
     }
 }
 
-/// Lays weights over `owner`'s bytes; those placed on the GPU are copied there.
+/// Lays weights over `owner`'s bytes; those placed on a GPU are copied there unless it shares the
+/// processor's memory.
 ///
 /// # Errors
 /// `Format` if a weight does not lie inside the memory; `Unsupported` if it is not aligned;
@@ -258,6 +267,10 @@ pub fn map_weights(owner: Owner, specs: &[WeightSpec], backend: &Backend) -> Res
     // A mapping begins on a page, so rounding its start down stays inside the mapped page.
     let slack = start.addr() % HOST_ALIGN;
     let host = over_host(start.wrapping_sub(slack), len + slack)?;
+    // SAFETY: the buffer is alive; products with its weights then stay with the processor.
+    unsafe {
+        sys::ggml_backend_buffer_set_usage(host.0.as_ptr(), sys::GGML_BACKEND_BUFFER_USAGE_WEIGHTS);
+    }
     let mut pointers = Vec::with_capacity(specs.len());
     let mut on_gpu = Vec::new();
     let mut packed: Option<Buffer> = None;
@@ -288,10 +301,9 @@ pub fn map_weights(owner: Owner, specs: &[WeightSpec], backend: &Backend) -> Res
     }
     buffers.push(host);
     buffers.extend(packed);
-    if let Some(buffer) = copy_to_gpu(&on_gpu, backend)? {
-        buffers.push(buffer);
-    }
-    let store = Arc::new(WeightStore { _buffers: buffers, _context: context, _owner: owner });
+    buffers.extend(gpu::place(&on_gpu, backend)?);
+    let gpu = backend.gpu_device();
+    let store = Arc::new(WeightStore { _buffers: buffers, _context: context, _owner: owner, gpu });
     let weight = |(&ptr, spec): (&NonNull<_>, &WeightSpec)| Weight {
         ptr,
         store: Arc::clone(&store),
@@ -334,39 +346,4 @@ fn place_packed(
         }
     }
     Ok(())
-}
-
-fn copy_to_gpu(
-    tensors: &[(NonNull<sys::ggml_tensor>, *const u8, usize)],
-    backend: &Backend,
-) -> Result<Option<Buffer>> {
-    if tensors.is_empty() {
-        return Ok(None);
-    }
-    let gpu =
-        backend.gpu().ok_or_else(|| Error::internal("weights placed on a GPU without one"))?;
-    // SAFETY: `gpu` is a live backend; each tensor gets its own aligned place in one buffer, whose
-    // size is the sum of what ggml says each needs.
-    unsafe {
-        let kind = sys::ggml_backend_get_default_buffer_type(gpu);
-        let align = sys::ggml_backend_buft_get_alignment(kind);
-        let mut total = 0usize;
-        let mut places = Vec::with_capacity(tensors.len());
-        for (tensor, ..) in tensors {
-            places.push(total);
-            let need = sys::ggml_backend_buft_get_alloc_size(kind, tensor.as_ptr());
-            total = (total + need).next_multiple_of(align);
-        }
-        let raw = sys::ggml_backend_buft_alloc_buffer(kind, total);
-        let buffer = Buffer(NonNull::new(raw).ok_or_else(|| {
-            Error::memory(format!("{} MiB of weights do not fit the GPU's memory", total >> 20))
-        })?);
-        sys::ggml_backend_buffer_set_usage(raw, sys::GGML_BACKEND_BUFFER_USAGE_WEIGHTS);
-        let base = sys::ggml_backend_buffer_get_base(raw).cast::<u8>();
-        for ((tensor, data, size), place) in tensors.iter().zip(places) {
-            sys::ggml_backend_tensor_alloc(raw, tensor.as_ptr(), base.wrapping_add(place).cast());
-            sys::ggml_backend_tensor_set(tensor.as_ptr(), data.cast(), 0, *size);
-        }
-        Ok(Some(buffer))
-    }
 }

@@ -43,6 +43,9 @@ pub struct Rope {
     pub n_dims: usize,
 }
 
+/// A tensor whose values are written once.
+type Constant = (NonNull<sys::ggml_tensor>, Arc<[f32]>);
+
 /// Builds one graph.
 pub struct GraphBuilder {
     pub(super) context: Context,
@@ -57,7 +60,13 @@ pub struct GraphBuilder {
     /// Multiply-adds of all products.
     pub(super) work: Cell<usize>,
     n_max: usize,
-    pub(super) on_gpu: bool,
+    /// The backend's GPU, or null.
+    gpu: sys::ggml_backend_dev_t,
+    pub(super) on_gpu: Cell<bool>,
+    /// Values that are written once.
+    pub(super) constants: RefCell<Vec<Constant>>,
+    /// Every node with whether the GPU is to compute it, if there is one.
+    pub(super) places: RefCell<Vec<(NonNull<sys::ggml_tensor>, bool)>>,
 }
 
 impl GraphBuilder {
@@ -88,7 +97,10 @@ impl GraphBuilder {
             used: Cell::new(0),
             work: Cell::new(0),
             n_max,
-            on_gpu: backend.has_gpu(),
+            gpu: backend.gpu_device(),
+            on_gpu: Cell::new(false),
+            constants: RefCell::default(),
+            places: RefCell::default(),
         })
     }
 
@@ -108,6 +120,9 @@ impl GraphBuilder {
 
     pub(super) fn wrap(&self, raw: *mut sys::ggml_tensor) -> Result<Tensor<'_>> {
         let ptr = NonNull::new(raw).ok_or_else(|| Error::internal("no tensor"))?;
+        if !self.gpu.is_null() {
+            self.places.borrow_mut().push((ptr, self.on_gpu()));
+        }
         Ok(Tensor { ptr, graph: PhantomData })
     }
 
@@ -459,13 +474,21 @@ impl GraphBuilder {
         })
     }
 
-    /// Tells whether a GPU computes this graph.
-    pub fn on_gpu(&self) -> bool {
-        self.on_gpu
+    /// Has what is built from now on computed where `weight` lies; at first it is the processor.
+    ///
+    /// # Errors
+    /// `Input` if it lies on a GPU that the backend does not use.
+    pub fn follow(&self, weight: &Weight) -> Result<()> {
+        let on_gpu = weight.placement() == Placement::Gpu;
+        if on_gpu && weight.gpu() != self.gpu {
+            return Err(Error::input("weights lie on a GPU that this backend was not made with"));
+        }
+        self.on_gpu.set(on_gpu);
+        Ok(())
     }
 
-    /// Tells whether a weight can be multiplied where it lies.
-    pub fn runs_in_place(&self, weight: &Weight) -> bool {
-        self.on_gpu == (weight.placement() == Placement::Gpu)
+    /// Tells whether a GPU computes what is built now.
+    pub fn on_gpu(&self) -> bool {
+        self.on_gpu.get()
     }
 }

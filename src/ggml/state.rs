@@ -12,6 +12,8 @@ use super::buffer::Buffer;
 use super::buffer::Context;
 use super::buffer::HOST_ALIGN;
 use super::buffer::over_host;
+use super::gpu::GpuPlaces;
+use super::gpu::allocate;
 use super::tensor::DType;
 use super::tensor::Shape;
 use crate::error::Error;
@@ -24,12 +26,14 @@ pub struct StateSpec {
     pub dtype: DType,
     /// Shape in ggml order.
     pub shape: Shape,
+    /// Whether it lies in the GPU's memory.
+    pub on_gpu: bool,
 }
 
 pub(super) struct StateInner {
     tensors: Vec<NonNull<sys::ggml_tensor>>,
-    // Order matters: the buffer goes before the memory it lies over.
-    _buffer: Buffer,
+    // Order matters: buffers go before the memory they lie over.
+    _buffers: Vec<Buffer>,
     _context: Context,
     _memory: Vec<u8>,
 }
@@ -52,15 +56,16 @@ pub struct StateStore {
 pub struct State(pub(super) usize);
 
 impl StateStore {
-    /// Allocates state tensors on the GPU if the backend has one, else in lazily zeroed memory.
+    /// Allocates state tensors, those of the processor in lazily zeroed memory.
     ///
     /// # Errors
-    /// `Memory` if they do not fit; `Input` if blocks do not divide a row.
+    /// `Memory` if they do not fit; `Input` if blocks do not divide a row, or one is wanted on a
+    /// GPU and the backend has none.
     pub fn new(specs: &[StateSpec], backend: &Backend) -> Result<Self> {
         let context = Context::for_tensors(specs.len())?;
         let mut total = 0usize;
         let mut tensors = Vec::with_capacity(specs.len());
-        let mut places = Vec::with_capacity(specs.len());
+        let (mut places, mut on_gpu) = (Vec::with_capacity(specs.len()), Vec::new());
         for spec in specs {
             let bytes = spec
                 .dtype
@@ -71,23 +76,22 @@ impl StateStore {
             let end = end.filter(|&e| e <= isize::MAX as usize / 2).ok_or_else(|| {
                 Error::input(format!("state {} {} is not possible", spec.dtype, spec.shape))
             })?;
-            places.push(total);
-            total = end;
-            tensors.push(context.tensor(spec.dtype, spec.shape));
-        }
-        let (buffer, memory) = match backend.gpu() {
-            Some(gpu) => (gpu_buffer(gpu, total)?, Vec::new()),
-            None => host_buffer(total)?,
-        };
-        // SAFETY: places are inside the buffer by the sum above.
-        unsafe {
-            let base = sys::ggml_backend_buffer_get_base(buffer.0.as_ptr()).cast::<u8>();
-            for (tensor, place) in tensors.iter().zip(places) {
-                let at = base.wrapping_add(place);
-                sys::ggml_backend_tensor_alloc(buffer.0.as_ptr(), tensor.as_ptr(), at.cast());
+            let tensor = context.tensor(spec.dtype, spec.shape);
+            tensors.push(tensor);
+            if spec.on_gpu {
+                on_gpu.push(tensor);
+            } else {
+                places.push((tensor, total));
+                total = end;
             }
         }
-        let inner = StateInner { tensors, _buffer: buffer, _context: context, _memory: memory };
+        let (buffer, memory) = host_buffer(total)?;
+        for (tensor, place) in places {
+            put(&buffer, tensor, place);
+        }
+        let mut buffers = on_gpu_buffers(&on_gpu, backend)?;
+        buffers.push(buffer);
+        let inner = StateInner { tensors, _buffers: buffers, _context: context, _memory: memory };
         Ok(Self { inner: Arc::new(inner), not_sync: std::marker::PhantomData })
     }
 
@@ -165,15 +169,33 @@ fn host_buffer(total: usize) -> Result<(Buffer, Vec<u8>)> {
     Ok((buffer, memory))
 }
 
-fn gpu_buffer(gpu: sys::ggml_backend_t, total: usize) -> Result<Buffer> {
-    // SAFETY: `gpu` is a live backend.
+/// Lays zeroed buffers of the GPU under tensors.
+fn on_gpu_buffers(tensors: &[NonNull<sys::ggml_tensor>], backend: &Backend) -> Result<Vec<Buffer>> {
+    let mut buffers = Vec::new();
+    if tensors.is_empty() {
+        return Ok(buffers);
+    }
+    let gpu = backend
+        .gpu()
+        .ok_or_else(|| Error::input("weights lie on a GPU that this backend was not made with"))?;
+    for places in GpuPlaces::of(gpu, tensors) {
+        let buffer = allocate(gpu, places.total, "caches")?;
+        // SAFETY: the buffer is alive and nobody else's.
+        unsafe { sys::ggml_backend_buffer_clear(buffer.0.as_ptr(), 0) };
+        for (i, place) in places.places {
+            put(&buffer, tensors[i], place);
+        }
+        buffers.push(buffer);
+    }
+    Ok(buffers)
+}
+
+/// Lays a tensor into a buffer at a place that has room for it.
+fn put(buffer: &Buffer, tensor: NonNull<sys::ggml_tensor>, place: usize) {
+    // SAFETY: places are sums of the sizes before, and the buffer is as large as all of them.
     unsafe {
-        let kind = sys::ggml_backend_get_default_buffer_type(gpu);
-        let raw = sys::ggml_backend_buft_alloc_buffer(kind, total.max(HOST_ALIGN));
-        let buffer = Buffer(NonNull::new(raw).ok_or_else(|| {
-            Error::memory(format!("{} MiB of state do not fit the GPU's memory", total >> 20))
-        })?);
-        sys::ggml_backend_buffer_clear(raw, 0);
-        Ok(buffer)
+        let base = sys::ggml_backend_buffer_get_base(buffer.0.as_ptr()).cast::<u8>();
+        let at = base.wrapping_add(place);
+        sys::ggml_backend_tensor_alloc(buffer.0.as_ptr(), tensor.as_ptr(), at.cast());
     }
 }

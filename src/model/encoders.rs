@@ -11,11 +11,11 @@ use crate::error::Error;
 use crate::error::Result;
 use crate::ggml::Backend;
 use crate::ggml::DType;
+use crate::ggml::GpuSample;
+use crate::ggml::HeadShape;
 use crate::ggml::Owner;
 use crate::ggml::Placement;
-use crate::ggml::Shape;
 use crate::ggml::Weight;
-use crate::ggml::WeightSpec;
 use crate::ggml::dequantize;
 use crate::ggml::map_weights;
 use crate::gguf::Gguf;
@@ -26,6 +26,7 @@ use crate::model::encoder::hparams::EncoderHParams;
 use crate::model::encoder::hparams::VisionHParams;
 use crate::model::encoder::table::audio_tensors;
 use crate::model::encoder::table::vision_tensors;
+use crate::model::sample;
 use crate::model::tensor_table::resolve;
 
 /// A norm's or other small tensor's values.
@@ -192,6 +193,19 @@ impl AudioWeights {
 }
 
 impl VisionWeights {
+    /// Returns what a GPU is tried with before it encodes pictures.
+    ///
+    /// # Errors
+    /// As for [`AudioWeights::bind`].
+    pub fn gpu_sample(file: &Gguf, hparams: &EncoderHParams) -> Result<GpuSample> {
+        let h = hparams.vision.as_ref().ok_or_else(|| missing(file, "picture"))?;
+        let found = resolve(file, &vision_tensors(h))?;
+        let weights = sample::of_each_type(found.values().filter(|info| is_for_gpu(info)))?;
+        let heads = HeadShape { n_head: h.n_head, n_head_kv: h.n_head, head_dim: h.head_dim };
+        let owner: Owner = file.mapping().clone();
+        Ok(GpuSample { owner, weights, heads: vec![heads] })
+    }
+
     /// Binds the picture encoder of `file`, whose memory is `owner`.
     ///
     /// # Errors
@@ -202,9 +216,7 @@ impl VisionWeights {
         hparams: &EncoderHParams,
         backend: &Backend,
     ) -> Result<Self> {
-        let Some(h) = &hparams.vision else {
-            return Err(missing(file, "picture"));
-        };
+        let h = hparams.vision.as_ref().ok_or_else(|| missing(file, "picture"))?;
         let found = resolve(file, &vision_tensors(h))?;
         if found.contains_key("v.std_bias") || found.contains_key("v.std_scale") {
             return Err(Error::unsupported(format!(
@@ -305,8 +317,14 @@ impl<'a> Part<'a> {
     ) -> Result<Self> {
         let mut infos: Vec<_> = found.values().collect();
         infos.sort_by_key(|info| info.offset);
-        let specs: Result<Vec<_>> = infos.iter().map(|info| spec(info)).collect();
-        let weights = map_weights(owner, &specs?, backend).map_err(|e| e.at(file.name()))?;
+        let on_gpu = goes_to_gpu(&infos, backend)?;
+        let place = |info: &TensorInfo| match on_gpu && is_for_gpu(info) {
+            true => Placement::Gpu,
+            false => Placement::Host,
+        };
+        let specs = infos.iter().map(|info| sample::whole(info, place(info)));
+        let specs: Vec<_> = specs.collect::<Result<_>>()?;
+        let weights = map_weights(owner, &specs, backend).map_err(|e| e.at(file.name()))?;
         let weights = infos.iter().map(|i| i.name.as_str()).zip(weights).collect();
         Ok(Self { file, found, weights })
     }
@@ -339,19 +357,22 @@ impl<'a> Part<'a> {
     }
 }
 
-fn absent(name: &str) -> Error {
-    Error::internal(format!("tensor {name} is not in the table of expected tensors"))
+/// Tells whether a GPU may multiply with a tensor: the matrices of the picture encoder's layers.
+fn is_for_gpu(info: &TensorInfo) -> bool {
+    info.name.starts_with("v.blk.") && info.shape.len() > 1
 }
 
-fn spec(info: &TensorInfo) -> Result<WeightSpec> {
-    let sides = info.ne().map(|n| n as usize);
-    Ok(WeightSpec {
-        name: info.name.clone(),
-        dtype: DType::from_id(info.dtype.id())?,
-        shape: Shape::new(&sides)?,
-        offset: info.offset,
-        placement: Placement::Host,
-    })
+/// Tells whether a GPU has kernels and room for all matrices of a picture encoder.
+fn goes_to_gpu(infos: &[&TensorInfo], backend: &Backend) -> Result<bool> {
+    let Some(most) = backend.gpu_bytes_max() else { return Ok(false) };
+    let matrices = infos.iter().filter(|info| is_for_gpu(info));
+    let sizes = matrices.map(|info| backend.gpu_bytes(&sample::whole(info, Placement::Gpu)?));
+    let size = sizes.sum::<Result<Option<u64>>>()?;
+    Ok(size.is_some_and(|size| size <= most))
+}
+
+fn absent(name: &str) -> Error {
+    Error::internal(format!("tensor {name} is not in the table of expected tensors"))
 }
 
 #[cfg(test)]

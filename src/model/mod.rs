@@ -10,6 +10,7 @@ pub mod encoders;
 pub mod hparams;
 pub mod memory;
 pub mod packed;
+pub mod sample;
 pub mod tensor_table;
 pub mod variant;
 

@@ -62,7 +62,7 @@ fn json(output: &Output) -> Value {
 pub(crate) fn session(n_ctx: usize) -> Session {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let backend = BackendOptions { n_threads: 1, gpu: None };
-    let options = EngineOptions { backend, memory_bytes_max: None };
+    let options = EngineOptions { backend, ..EngineOptions::default() };
     let engine = Engine::open(&root.join(MODEL), Some(&root.join(MMPROJ)), &options).unwrap();
     let sampling = SamplingOptions::greedy();
     let n_ctx = n_ctx.min(engine.decoder().hparams().n_ctx_train);

@@ -8,6 +8,8 @@ mod camera;
 mod chat;
 mod encoder;
 mod frontend;
+#[cfg(any(feature = "vulkan", feature = "metal", feature = "cuda"))]
+mod gpu;
 mod heldout;
 mod hostile_gguf;
 mod hostile_media;

@@ -35,7 +35,7 @@ fn root() -> PathBuf {
 
 fn one_thread() -> EngineOptions {
     let backend = BackendOptions { n_threads: 1, gpu: None };
-    EngineOptions { backend, memory_bytes_max: None }
+    EngineOptions { backend, ..EngineOptions::default() }
 }
 
 fn tiny() -> Arc<Engine> {

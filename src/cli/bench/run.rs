@@ -46,7 +46,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
         n => n,
     };
     let backend = BackendOptions { n_threads, gpu: None };
-    let options = EngineOptions { backend, memory_bytes_max: None };
+    let options = EngineOptions { backend, ..EngineOptions::default() };
     let (prefill, depths, pictures) = (args.prefill, args.depths, args.pictures);
     let n_repeat = usize::from(args.repeat);
     let wanted = Wanted { n_threads, prefill, depths, pictures, n_repeat };

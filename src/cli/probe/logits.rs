@@ -14,7 +14,6 @@ use culet::decoder::Entry;
 use culet::decoder::Executor;
 use culet::decoder::KvOptions;
 use culet::ggml::Backend;
-use culet::ggml::BackendOptions;
 use culet::ggml::DType;
 use culet::gguf::Gguf;
 use culet::gguf::TensorType;
@@ -22,6 +21,7 @@ use culet::model::HParams;
 use culet::text::Marker;
 
 use crate::cli::input;
+use crate::cli::model::GpuArgs;
 use crate::cli::model::KvKind;
 use crate::cli::print::Progress;
 use crate::cli::probe::npy::NpyWriter;
@@ -56,6 +56,8 @@ pub(super) struct LogitsArgs {
     /// Processor threads [default: one for each core]
     #[arg(short, long, value_name = "N", default_value = "0", hide_default_value = true)]
     threads: usize,
+    #[command(flatten)]
+    gpu: GpuArgs,
 }
 
 #[derive(Clone, Copy, PartialEq, ValueEnum)]
@@ -122,8 +124,11 @@ fn replace_placeholders(gguf: &Gguf, ids: &mut [TokenId]) -> Result<()> {
 }
 
 fn executor(args: &LogitsArgs, gguf: &Gguf, h: HParams, n_ctx: usize) -> Result<Executor> {
-    let options = BackendOptions { n_threads: args.threads, gpu: None };
-    let backend = Backend::new(&options)?;
+    let options = args.gpu.options(args.threads, None);
+    let mut backend = Backend::new(&options.backend)?;
+    if let Some(most) = options.gpu_bytes_max {
+        backend.set_gpu_bytes_max(most);
+    }
     let n_batch = match (args.chunk, args.plan) {
         (Some(n), _) => usize::from(n),
         (None, PlanKind::Prefill) => BATCH_TOKENS,

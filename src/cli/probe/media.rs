@@ -11,14 +11,12 @@ use culet::Pcm;
 use culet::Result;
 use culet::encoder::SoftTokens;
 use culet::engine::Engine;
-use culet::engine::EngineOptions;
 use culet::frontend::MelFrames;
 use culet::frontend::MelStream;
 use culet::frontend::Patches;
 use culet::frontend::Resampler;
 use culet::frontend::mel::N_MEL;
 use culet::frontend::patches::PATCH_VALUES;
-use culet::ggml::BackendOptions;
 use culet::session::Encoded;
 use culet::session::SEGMENT_SECONDS_MAX;
 use culet::session::Session;
@@ -27,6 +25,7 @@ use culet::source::SoundFile;
 use culet::source::image_file;
 use culet::units::SAMPLE_RATE_HZ;
 
+use crate::cli::model::GpuArgs;
 use crate::cli::probe::npy;
 use crate::cli::run::PictureArgs;
 
@@ -47,6 +46,8 @@ struct Files {
     /// Processor threads [default: one for each core]
     #[arg(short, long, value_name = "N", default_value = "0", hide_default_value = true)]
     threads: usize,
+    #[command(flatten)]
+    gpu: GpuArgs,
 }
 
 /// What `probe audio` is told.
@@ -106,8 +107,7 @@ pub(super) fn vision(args: &VisionArgs) -> Result<()> {
 
 impl Files {
     fn session(&self) -> Result<Session> {
-        let backend = BackendOptions { n_threads: self.threads, gpu: None };
-        let options = EngineOptions { backend, memory_bytes_max: None };
+        let options = self.gpu.options(self.threads, None);
         let engine: Arc<Engine> = Engine::open(&self.model, self.mmproj.as_deref(), &options)?;
         let options = SessionOptions { n_ctx: N_CTX, ..SessionOptions::default() };
         Session::new(&engine, &options)

@@ -56,14 +56,36 @@ impl Plan {
     /// # Errors
     /// `Memory` if it does not fit.
     pub fn new(builder: GraphBuilder, backend: &Backend) -> Result<Self> {
-        let GraphBuilder { context, graph, ports, keep, customs, kernels, work, .. } = builder;
+        let GraphBuilder {
+            context,
+            graph,
+            ports,
+            keep,
+            customs,
+            kernels,
+            work,
+            constants,
+            places,
+            ..
+        } = builder;
         // SAFETY: the graph is alive.
         let n_nodes = unsafe { sys::ggml_graph_n_nodes(graph.as_ptr()) }.max(1) as usize;
         let n_threads = (work.get() / n_nodes / WORK).max(1);
+        let places = places.into_inner();
         let memory = match backend.gpu() {
-            None => host_memory(graph, backend)?,
-            Some(gpu) => split_memory(graph, gpu, backend)?,
+            Some(gpu) if places.iter().any(|p| p.1) => split_memory(graph, &places, gpu, backend)?,
+            _ => host_memory(graph, backend)?,
         };
+        for (tensor, values) in constants.into_inner() {
+            // SAFETY: the tensor has as many values, which was checked; one that no node reads has
+            // no memory.
+            unsafe {
+                if !(*tensor.as_ptr()).data.is_null() {
+                    let (data, len) = (values.as_ptr().cast(), size_of_val(&*values));
+                    sys::ggml_backend_tensor_set(tensor.as_ptr(), data, 0, len);
+                }
+            }
+        }
         let mut keep = keep.into_inner();
         keep.sort_by_key(|k| Arc::as_ptr(k).cast::<()>().addr());
         keep.dedup_by_key(|k| Arc::as_ptr(k).cast::<()>().addr());
@@ -226,9 +248,11 @@ fn host_memory(graph: NonNull<sys::ggml_cgraph>, backend: &Backend) -> Result<Me
 
 fn split_memory(
     graph: NonNull<sys::ggml_cgraph>,
+    places: &[(NonNull<sys::ggml_tensor>, bool)],
     gpu: sys::ggml_backend_t,
     backend: &Backend,
 ) -> Result<Memory> {
+    check_states(places, gpu)?;
     let mut backends = [gpu, backend.cpu()];
     // SAFETY: both backends outlive the plan by the contract of `Backend`; the scheduler is freed
     // by `Plan`.
@@ -243,11 +267,45 @@ fn split_memory(
             false,
         );
         let raw = NonNull::new(raw).ok_or_else(|| Error::memory("no memory for a scheduler"))?;
+        for (node, _) in places.iter().filter(|p| !p.1 && computes(p.0)) {
+            let (raw, node) = (raw.as_ptr(), node.as_ptr());
+            sys::ggml_backend_sched_set_tensor_backend(raw, node, backend.cpu());
+        }
         if !sys::ggml_backend_sched_alloc_graph(raw.as_ptr(), graph.as_ptr()) {
             sys::ggml_backend_sched_free(raw.as_ptr());
             return Err(Error::memory("intermediate values do not fit the GPU's memory"));
         }
+        log::debug!("graph in {} parts", sys::ggml_backend_sched_get_n_splits(raw.as_ptr()));
         Ok(Memory::Split(raw))
+    }
+}
+
+/// Tells whether a node does more than to view another.
+fn computes(node: NonNull<sys::ggml_tensor>) -> bool {
+    // SAFETY: the graph's builder keeps the node alive.
+    unsafe { (*node.as_ptr()).view_src.is_null() }
+}
+
+/// Checks that the GPU can write the states that are its own; ggml aborts where one cannot.
+fn check_states(
+    places: &[(NonNull<sys::ggml_tensor>, bool)],
+    gpu: sys::ggml_backend_t,
+) -> Result<()> {
+    // SAFETY: the nodes are alive, `gpu` is a live backend.
+    let refused = |node: NonNull<sys::ggml_tensor>| unsafe {
+        let node = node.as_ptr();
+        let state = (*node).view_src;
+        (*node).op == sys::GGML_OP_SET_ROWS
+            && !(*state).buffer.is_null()
+            && !sys::ggml_backend_buffer_is_host((*state).buffer)
+            && !sys::ggml_backend_supports_op(gpu, node)
+    };
+    match places.iter().find(|(node, _)| refused(*node)) {
+        Some((node, _)) => Err(Error::unsupported(format!(
+            "the GPU cannot keep a cache of {}; use f16",
+            DType::of(*node)
+        ))),
+        None => Ok(()),
     }
 }
 

@@ -78,7 +78,7 @@ impl GraphBuilder {
         if let Some(w) = weight {
             self.same("rms_norm", x, w)?;
         }
-        if self.on_gpu {
+        if self.on_gpu() {
             // SAFETY: `x` is contiguous f32.
             let y = self.wrap(unsafe { sys::ggml_rms_norm(self.raw(), x.ptr.as_ptr(), eps) })?;
             return weight.map_or(Ok(y), |w| self.mul(y, w));
@@ -110,7 +110,7 @@ impl GraphBuilder {
         if x.shape() != residual.shape() || weight.shape().n_elements() != x.side(0) {
             return self.fail("rms_norm_add", &[x, weight, residual]);
         }
-        if self.on_gpu {
+        if self.on_gpu() {
             let y = self.rms_norm(x, Some(weight), eps)?;
             let y = if factor == 1.0 { y } else { self.scale(y, factor)? };
             let y = self.add(residual, y)?;
@@ -135,7 +135,7 @@ impl GraphBuilder {
         if gate.shape() != up.shape() || up.dtype() != DType::F32 {
             return self.fail("gelu_mul", &[gate, up]);
         }
-        if self.on_gpu {
+        if self.on_gpu() {
             let up = self.cont(up)?;
             let (g, u) = (gate.ptr.as_ptr(), up.ptr.as_ptr());
             // SAFETY: both contiguous f32 of one shape.
@@ -153,7 +153,7 @@ impl GraphBuilder {
     /// `Internal` if `x` is not f32.
     pub fn soft_cap<'g>(&'g self, x: Tensor<'g>, cap: f32) -> Result<Tensor<'g>> {
         self.plain("soft_cap", x)?;
-        if self.on_gpu {
+        if self.on_gpu() {
             let y = self.scale(x, 1.0 / cap)?;
             self.room(1)?;
             // SAFETY: contiguous f32.
