@@ -25,12 +25,14 @@ use std::time::Instant;
 use crate::assistant::event::Input;
 use crate::error::Error;
 use crate::error::Result;
+use crate::frontend::EchoCanceller;
 use crate::frontend::Resampler;
 use crate::media::Pcm;
 use crate::sink::ClauseCutter;
 use crate::sink::Scissors;
 use crate::sink::Speaker;
 use crate::sink::Synthesizer;
+use crate::sink::Tap;
 use crate::source::Microphone;
 
 /// How often devices in use are looked after.
@@ -64,26 +66,30 @@ impl fmt::Debug for Ears {
 }
 
 impl Ears {
-    /// Opens a microphone by name, or the default one.
+    /// Opens a microphone by name, or the default one; `echo` is taken out of what it hears.
     ///
     /// # Errors
     /// As for [`Microphone::open`].
-    pub fn open(name: Option<String>) -> Result<Self> {
-        Self::with(move || Microphone::open(name.as_deref()))
+    pub fn open(name: Option<String>, echo: Option<Echo>) -> Result<Self> {
+        Self::with(echo, move || Microphone::open(name.as_deref()))
     }
 
     /// Listens to a microphone that `open` gives, for example one without a device.
     ///
     /// # Errors
     /// Whatever `open` brings.
-    pub fn with(open: impl FnOnce() -> Result<Microphone> + Send + 'static) -> Result<Self> {
+    pub fn with(
+        echo: Option<Echo>,
+        open: impl FnOnce() -> Result<Microphone> + Send + 'static,
+    ) -> Result<Self> {
         let (sender, receiver) = sync_channel(BLOCKS_MAX);
         let (opened, is_open) = sync_channel(1);
         // Some systems want a stream to stay on the thread that opened it.
-        let read = move || match open() {
-            Ok(microphone) => {
+        let read = move || match open().and_then(|microphone| Ok((microphone, Cleaner::new(echo)?)))
+        {
+            Ok((microphone, cleaner)) => {
                 let _ = opened.send(Ok(()));
-                read(microphone, &sender);
+                read(microphone, cleaner, &sender);
             }
             Err(e) => {
                 let _ = opened.send(Err(e));
@@ -137,10 +143,45 @@ fn start(name: &str, body: impl FnOnce() + Send + 'static) -> Result<()> {
     started.map(drop).map_err(|e| Error::internal("a thread cannot be started").with_source(e))
 }
 
-fn read(mut microphone: Microphone, sender: &SyncSender<Heard>) {
+/// What a speaker plays, on its way to whoever takes it out of what a microphone hears.
+#[derive(Clone)]
+pub struct Echo(Arc<Hush>);
+
+impl fmt::Debug for Echo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Echo")
+    }
+}
+
+impl Echo {
+    /// Returns what was played since the last call; nothing while the speaker is lost.
+    fn take(&self) -> Option<Pcm> {
+        let mut tap = self.0.tap.lock().unwrap_or_else(PoisonError::into_inner);
+        tap.as_mut().map(Tap::read).filter(|pcm| !pcm.samples.is_empty())
+    }
+}
+
+/// Cleans what is heard, if an echo is to be taken out of it.
+struct Cleaner(Option<(Echo, EchoCanceller)>);
+
+impl Cleaner {
+    fn new(echo: Option<Echo>) -> Result<Self> {
+        // What was played before anybody listened is nobody's echo.
+        echo.iter().for_each(|echo| drop(echo.take()));
+        echo.map(|echo| Ok((echo, EchoCanceller::new()?))).transpose().map(Self)
+    }
+
+    fn clean(&mut self, heard: Pcm) -> Result<Pcm> {
+        let Some((echo, canceller)) = &mut self.0 else { return Ok(heard) };
+        echo.take().map_or(Ok(()), |pcm| canceller.play(&pcm))?;
+        if heard.samples.is_empty() { Ok(heard) } else { canceller.hear(&heard) }
+    }
+}
+
+fn read(mut microphone: Microphone, mut cleaner: Cleaner, sender: &SyncSender<Heard>) {
     let (mut n_lost, mut n_told) = (0, 0);
     loop {
-        let heard = match microphone.read() {
+        let heard = match microphone.read().and_then(|pcm| cleaner.clean(pcm)) {
             Ok(pcm) if pcm.samples.is_empty() => {
                 std::thread::sleep(TURN);
                 continue;
@@ -178,11 +219,18 @@ struct Ask {
 struct Hush {
     n_silences: AtomicU64,
     scissors: Mutex<Scissors>,
+    tap: Mutex<Option<Tap>>,
 }
 
 impl Hush {
     fn n_silences(&self) -> u64 {
         self.n_silences.load(Ordering::Acquire)
+    }
+
+    /// Follows a speaker that was just opened.
+    fn follow(&self, speaker: &mut Speaker) {
+        *self.scissors() = speaker.scissors();
+        *self.tap.lock().unwrap_or_else(PoisonError::into_inner) = speaker.tap();
     }
 
     fn scissors(&self) -> MutexGuard<'_, Scissors> {
@@ -247,6 +295,11 @@ impl Mouth {
         let _ = self.asks.send(Ask { answer, text, end_bytes, n_silences });
     }
 
+    /// Returns what the speaker plays, for [`Ears`] that may hear it.
+    pub fn echo(&self) -> Echo {
+        Echo(Arc::clone(&self.hush))
+    }
+
     /// Falls silent at once and forgets what it was to say.
     pub fn silence(&self) {
         self.hush.n_silences.fetch_add(1, Ordering::AcqRel);
@@ -283,11 +336,11 @@ struct Speaking {
 impl Speaking {
     fn new(
         voice: Box<dyn Synthesizer>,
-        speaker: Speaker,
+        mut speaker: Speaker,
         hush: Arc<Hush>,
         tell: Sender<Result<Input>>,
     ) -> Self {
-        *hush.scissors() = speaker.scissors();
+        hush.follow(&mut speaker);
         let n_silences = hush.n_silences();
         let (queue, ends) = (VecDeque::new(), VecDeque::new());
         Self { voice, speaker, hush, n_silences, tell, queue, ends }
@@ -303,8 +356,8 @@ impl Speaking {
         while let Err(e) = self.speak(asked) {
             let _ = self.tell.send(Err(e));
             let _ = self.tell.send(Ok(Input::SpeakerLost));
-            let Some(speaker) = reopened(asked, open, reopen_min) else { return };
-            *self.hush.scissors() = speaker.scissors();
+            let Some(mut speaker) = reopened(asked, open, reopen_min) else { return };
+            self.hush.follow(&mut speaker);
             self.forget();
             self.speaker = speaker;
             let _ = self.tell.send(Ok(Input::SpeakerBack));
@@ -590,7 +643,7 @@ mod tests {
     #[test]
     fn a_microphone_is_heard_from_its_own_thread() {
         let (microphone, mut writer) = Microphone::null(16_000).expect("in range");
-        let ears = Ears::with(move || Ok(microphone)).expect("open");
+        let ears = Ears::with(None, move || Ok(microphone)).expect("open");
         writer.write([0.25; 100]);
         let mut n = 0;
         while n < 100 {
@@ -602,6 +655,6 @@ mod tests {
             }
         }
         assert_eq!(n, 100);
-        assert!(Ears::with(|| Err(Error::device("none is there"))).is_err());
+        assert!(Ears::with(None, || Err(Error::device("none is there"))).is_err());
     }
 }

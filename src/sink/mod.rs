@@ -10,5 +10,6 @@ pub use clause::Clause;
 pub use clause::ClauseCutter;
 pub use speaker::Scissors;
 pub use speaker::Speaker;
+pub use speaker::Tap;
 pub use speech::Espeak;
 pub use speech::Synthesizer;

@@ -15,6 +15,7 @@ use crate::device::Direction;
 use crate::device::Stream;
 use crate::error::Error;
 use crate::error::Result;
+use crate::media::Pcm;
 use crate::media::check_rate;
 use crate::ring::RingReader;
 use crate::ring::RingWriter;
@@ -61,12 +62,35 @@ impl Scissors {
     }
 }
 
+/// What a speaker plays, silence included, for whoever takes it out of what a microphone hears.
+pub struct Tap {
+    reader: RingReader,
+    rate_hz: u32,
+}
+
+impl fmt::Debug for Tap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Tap {{ {} samples wait }}", self.reader.len())
+    }
+}
+
+impl Tap {
+    /// Returns what was played since the last call, about a second at most.
+    pub fn read(&mut self) -> Pcm {
+        let mut samples = Vec::new();
+        self.reader.read(&mut samples);
+        Pcm { samples, rate_hz: self.rate_hz, captured_at_ns: 0 }
+    }
+}
+
 /// An open speaker; dropping it closes it at once.
 pub struct Speaker {
     name: String,
     rate_hz: u32,
     writer: RingWriter,
     shared: Arc<Shared>,
+    /// None once it was taken.
+    tap: Option<Tap>,
     n_queued: u64,
     /// None for one without a device.
     stream: Option<Stream>,
@@ -81,6 +105,7 @@ impl fmt::Debug for Speaker {
 /// What a device takes sound from: one sample per call, silence where there is none.
 pub struct SpeakerFeed {
     reader: RingReader,
+    tap: RingWriter,
     shared: Arc<Shared>,
 }
 
@@ -119,8 +144,10 @@ impl SpeakerFeed {
         while n < n_wanted {
             let Some(sample) = self.reader.next_sample() else { break };
             put(sample);
+            self.tap.write([sample]);
             n += 1;
         }
+        self.tap.write((n..n_wanted).map(|_| 0.0));
         self.shared.n_played.fetch_add(n as u64, Ordering::Relaxed);
         if n_waiting > 0 && n < n_wanted {
             self.shared.n_missed.fetch_add((n_wanted - n) as u64, Ordering::Relaxed);
@@ -163,8 +190,10 @@ impl Speaker {
     fn new(name: String, rate_hz: u32) -> (Self, SpeakerFeed) {
         let (writer, reader) = ring();
         let shared = Arc::new(Shared::default());
-        let feed = SpeakerFeed { reader, shared: Arc::clone(&shared) };
-        let speaker = Self { name, rate_hz, writer, shared, n_queued: 0, stream: None };
+        let (tap, played) = ring();
+        let feed = SpeakerFeed { reader, tap, shared: Arc::clone(&shared) };
+        let tap = Some(Tap { reader: played, rate_hz });
+        let speaker = Self { name, rate_hz, writer, shared, tap, n_queued: 0, stream: None };
         (speaker, feed)
     }
 
@@ -206,6 +235,11 @@ impl Speaker {
     /// Returns what silences it from any thread.
     pub fn scissors(&self) -> Scissors {
         Scissors(Arc::clone(&self.shared))
+    }
+
+    /// Returns what it plays from now on, the first time that it is asked.
+    pub fn tap(&mut self) -> Option<Tap> {
+        self.tap.take()
     }
 
     /// Returns how many samples were queued since it was opened.
@@ -255,6 +289,18 @@ mod tests {
         assert_eq!((speaker.n_waiting(), speaker.n_played(), speaker.n_missed()), (0, 3, 2));
         feed.fill(&mut block);
         assert_eq!((speaker.n_played(), speaker.n_missed()), (3, 2));
+    }
+
+    #[test]
+    fn a_tap_gives_what_is_played_with_its_silence() {
+        let (mut speaker, mut feed) = Speaker::null(24_000).unwrap();
+        let mut tap = speaker.tap().unwrap();
+        speaker.play(&[0.5, -0.5, 0.25]).unwrap();
+        assert!(speaker.tap().is_none() && tap.read().samples.is_empty());
+        feed.fill(&mut [0.0; 2]);
+        feed.fill(&mut [0.0; 3]);
+        let played = tap.read();
+        assert_eq!((played.rate_hz, played.samples), (24_000, vec![0.5, -0.5, 0.25, 0.0, 0.0]));
     }
 
     #[test]

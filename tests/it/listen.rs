@@ -9,6 +9,7 @@ use std::process::Stdio;
 use culet::Pcm;
 use culet::engine::Engine;
 use culet::engine::EngineOptions;
+use culet::frontend::EchoCanceller;
 use culet::ggml::BackendOptions;
 use culet::sampler::SamplingOptions;
 use culet::session::Session;
@@ -355,6 +356,32 @@ fn wake_words_that_nobody_can_hear_are_refused() {
     for wrong in [&["?!"][..], &["hello", "--follow-up", "-1"], &["hello", "--push-to-talk"]] {
         assert_eq!(culet(&[&WAKE[..], wrong].concat()).status.code(), Some(2), "{wrong:?}");
     }
+}
+
+#[test]
+fn the_user_is_understood_while_the_speaker_plays() {
+    const SECOND: usize = 16_000;
+    let (voice, user) = (samples(TEMPERATURE), samples(HALLWAY));
+    let played: Vec<f32> = voice.iter().copied().cycle().take(12 * SECOND).collect();
+    let echo = |i: usize, later: usize| i.checked_sub(960 + later).map_or(0.0, |i| played[i]);
+    let heard = |i: usize| {
+        let said = i.checked_sub(8 * SECOND).and_then(|i| user.get(i)).copied().unwrap_or(0.0);
+        said + 0.5 * echo(i, 0) + 0.25 * echo(i, 37) - 0.15 * echo(i, 210) + 0.08 * echo(i, 800)
+    };
+    let heard: Vec<f32> = (0..played.len()).map(heard).collect();
+    let mut canceller = EchoCanceller::new().unwrap();
+    let pcm =
+        |samples: &[f32]| Pcm { samples: samples.to_vec(), rate_hz: 16_000, captured_at_ns: 0 };
+    let mut cleaned = Vec::new();
+    for (played, heard) in played.chunks(320).zip(heard.chunks(320)) {
+        canceller.play(&pcm(played)).unwrap();
+        cleaned.extend(canceller.hear(&pcm(heard)).unwrap().samples);
+    }
+    let spoken = 8 * SECOND - 4_800..(8 * SECOND + user.len() + 9_600).min(cleaned.len());
+    let words = ["transcribe", "-t", "1", "--json", "--stdin"];
+    let text = |sound: &[f32]| json(&fed(&words, raw(sound)))["text"].clone();
+    assert_eq!(text(&cleaned[spoken.clone()]), "turn off the hallway lights");
+    assert_ne!(text(&heard[spoken]), "turn off the hallway lights");
 }
 
 #[test]

@@ -48,6 +48,9 @@ pub(super) struct DeviceArgs {
     /// Let your voice interrupt an answer; needs headphones, or it hears itself
     #[arg(long)]
     pub(super) barge_in: bool,
+    /// Take what the speaker plays out of what the microphone hears: no headphones needed
+    #[arg(long, requires = "barge_in")]
+    pub(super) echo_cancel: bool,
     /// Listen from one press of Enter to the next, whatever is heard
     #[arg(long, conflicts_with_all = ["audio", "stdin", "once"])]
     push_to_talk: bool,
@@ -140,9 +143,10 @@ impl DeviceArgs {
         }
     }
 
-    /// Opens the microphone.
-    pub(super) fn listen(&self) -> Result<Ears> {
-        Ears::open(self.microphone.clone())
+    /// Opens the microphone beside what speaks.
+    pub(super) fn listen(&self, mouth: Option<&Mouth>) -> Result<Ears> {
+        let echo = mouth.filter(|_| self.echo_cancel).map(Mouth::echo);
+        Ears::open(self.microphone.clone(), echo)
     }
 }
 
@@ -172,7 +176,7 @@ pub(super) fn converse(hall: &mut Hall<'_>, ears: Ears, stop: &Cancel) -> Result
         hall.tell(Input::Tick)?;
         hall.show();
         if hall.wants_microphone() && ears.is_none() {
-            ears = hall.args.device.listen().ok();
+            ears = hall.listen().ok();
         }
     }
     Ok(())

@@ -15,6 +15,7 @@ use culet::assistant::State;
 use culet::assistant::Talk;
 use culet::assistant::TalkEvent;
 use culet::assistant::TurnOptions;
+use culet::assistant::driver::Ears;
 use culet::assistant::driver::Mouth;
 use culet::ggml::Cancel;
 use culet::text::Content;
@@ -114,7 +115,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let stop = Cancel::new();
     let _stoppable = Stoppable::new(&stop);
     let Some(blocks) = blocks else {
-        let ears = args.device.listen()?;
+        let ears = hall.listen()?;
         print::say(args.device.greeting());
         live::converse(&mut hall, ears, &stop)?;
         return hall.stop();
@@ -122,7 +123,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     print::say("listening");
     for pcm in blocks {
         hall.talk.push(&pcm?)?;
-        while !stop.is_cancelled() && hall.listen()? {}
+        while !stop.is_cancelled() && hall.hear_block()? {}
         if stop.is_cancelled() {
             return hall.stop();
         }
@@ -142,6 +143,11 @@ impl Hall<'_> {
     /// Returns where the conversation is.
     pub(super) fn state(&self) -> State {
         self.talk.state()
+    }
+
+    /// Opens the microphone.
+    pub(super) fn listen(&self) -> Result<Ears> {
+        self.args.device.listen(self.page.mouth.as_ref())
     }
 
     /// Hears sound without waiting for answers.
@@ -197,7 +203,7 @@ impl Hall<'_> {
     }
 
     /// Hears a block; an answer to a turn that is over is made to its end.
-    fn listen(&mut self) -> Result<bool> {
+    fn hear_block(&mut self) -> Result<bool> {
         let now_ns = self.now_ns();
         let has_heard = self.talk.listen(now_ns, &mut |event| self.page.write(event))?;
         match self.talk.state() {

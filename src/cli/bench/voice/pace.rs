@@ -200,7 +200,7 @@ impl Room {
                 std::thread::sleep(TURN);
             }
         });
-        let ears = Ears::with(move || Ok(microphone))?;
+        let ears = Ears::with(None, move || Ok(microphone))?;
         Ok(Self { is_over, n_given, callback: Some(callback), ears })
     }
 
