@@ -80,6 +80,11 @@ impl Case {
         }
     }
 
+    /// Whether nothing of the file is in memory before.
+    fn is_cold(self) -> bool {
+        matches!(self, Self::OpenColdMs | Self::FirstTokenColdMs | Self::ColdReadMib)
+    }
+
     fn more_is_better(self) -> bool {
         matches!(self, Self::Prefill | Self::Decode | Self::BandwidthShare)
     }
@@ -208,7 +213,7 @@ pub(super) fn write_csv(path: &Path, machine: &Machine, rows: &[Row]) -> Result<
             quoted(&machine.cpu),
             machine.n_threads.to_string(),
             quoted(&machine.model),
-            "warm".to_owned(),
+            if r.case.is_cold() { "cold" } else { "warm" }.to_owned(),
             r.case.name().to_owned(),
             count(r.n),
             count(r.depth),
