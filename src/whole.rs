@@ -24,6 +24,11 @@ pub fn short_name(path: &Path) -> String {
     path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
 }
 
+/// Returns what makes an `Io` error of a file of this name that cannot be read.
+pub(crate) fn cannot_read(name: &str) -> impl Fn(std::io::Error) -> Error + Copy {
+    move |e| Error::io(format!("{name}: cannot be read; check the path")).with_source(e)
+}
+
 /// A file on its way; it gets its name when it is complete.
 pub struct WholeFile {
     /// `None` once finished.

@@ -156,8 +156,7 @@ impl fmt::Debug for Echo {
 impl Echo {
     /// Returns what was played since the last call; nothing while the speaker is lost.
     fn take(&self) -> Option<Pcm> {
-        let mut tap = self.0.tap.lock().unwrap_or_else(PoisonError::into_inner);
-        tap.as_mut().map(Tap::read).filter(|pcm| !pcm.samples.is_empty())
+        self.0.tap().as_mut().map(Tap::read).filter(|pcm| !pcm.samples.is_empty())
     }
 }
 
@@ -230,7 +229,11 @@ impl Hush {
     /// Follows a speaker that was just opened.
     fn follow(&self, speaker: &mut Speaker) {
         *self.scissors() = speaker.scissors();
-        *self.tap.lock().unwrap_or_else(PoisonError::into_inner) = speaker.tap();
+        *self.tap() = speaker.tap();
+    }
+
+    fn tap(&self) -> MutexGuard<'_, Option<Tap>> {
+        self.tap.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn scissors(&self) -> MutexGuard<'_, Scissors> {

@@ -26,6 +26,7 @@ use crate::error::Result;
 use crate::media::FRAME_SIDE_PX_MAX;
 use crate::media::Frame;
 use crate::media::check_size;
+use crate::whole::cannot_read;
 use crate::whole::short_name;
 
 /// Largest picture file that is read, in bytes.
@@ -175,7 +176,7 @@ fn guard<T>(name: &str, body: impl FnOnce() -> Result<T>) -> Result<T> {
 /// Returns a file's name and bytes.
 fn read(path: &Path) -> Result<(String, Vec<u8>)> {
     let name = short_name(path);
-    let cannot = |e| Error::io(format!("{name}: cannot be read; check the path")).with_source(e);
+    let cannot = cannot_read(&name);
     let metadata = std::fs::metadata(path).map_err(cannot)?;
     if metadata.is_dir() {
         return Err(Error::io(format!("{name}: is a directory, expected a picture file")));

@@ -35,6 +35,7 @@ use crate::error::Result;
 use crate::media::Pcm;
 use crate::media::check_rate;
 use crate::source::wav_header::WavHeader;
+use crate::whole::cannot_read;
 use crate::whole::short_name;
 
 /// Most channels that are read.
@@ -91,8 +92,7 @@ impl SoundFile {
     /// `Unsupported` for a codec that is not read, `Input` if it is empty or exceeds a limit.
     pub fn open(path: &Path) -> Result<Self> {
         let name = short_name(path);
-        let cannot =
-            |e| Error::io(format!("{name}: cannot be read; check the path")).with_source(e);
+        let cannot = cannot_read(&name);
         let file = File::open(path).map_err(cannot)?;
         let metadata = file.metadata().map_err(cannot)?;
         if metadata.is_dir() {

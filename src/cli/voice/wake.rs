@@ -73,10 +73,11 @@ impl WakeArgs {
         let Some(phrase) = &self.wake else { return Ok(None) };
         let path = self.wake_model.clone().map_or_else(model::shipped_model, Ok)?;
         if let Some(words) = model::words(&path) {
-            let text = fs::read_to_string(&words);
-            let text = text.map_err(|e| Error::io("cannot be read").with_source(e));
-            check(phrase, &text.map_err(|e| e.at(words.display()))?)
-                .map_err(|e| Error::input(format!("{e}; its words are in {}", words.display())))?;
+            let name = words.display();
+            let text = fs::read_to_string(&words)
+                .map_err(|e| Error::io("cannot be read").with_source(e).at(&name))?;
+            check(phrase, &text)
+                .map_err(|e| Error::input(format!("{e}; its words are in {name}")))?;
         }
         let small = match answering.is_at(&path)? {
             true => Arc::clone(engine),

@@ -19,8 +19,8 @@ use crate::ggml::tensor::DType;
 /// Most inputs of one node: `GGML_MAX_SRC` of ggml.h, and the size of `ggml_tensor::src`.
 pub(in crate::ggml) const SRC_MAX: usize = 10;
 
-/// Fewest units that a thread takes at a time, so that it reads memory in runs.
-const UNITS_MIN: usize = 1;
+/// Parts of a thread's share of the columns below which tiles stay: memory is read in runs.
+const PARTS_MAX: usize = 64;
 
 /// How the output is split among threads.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -113,7 +113,7 @@ impl Tiles {
     fn columns(self, i: usize) -> Result<Range<usize>, usize> {
         let (n_columns, unit) = (self.sides.1, self.tile.1);
         let n_units = n_columns.div_ceil(unit);
-        let least = UNITS_MIN.max(n_units / (64 * self.n_threads));
+        let least = (n_units / (PARTS_MAX * self.n_threads)).max(1);
         let (mut first, mut n) = (0, 0);
         while first < n_units {
             let left = n_units - first;

@@ -19,6 +19,7 @@ use crate::media::Pcm;
 use crate::source::ppm::PpmStream;
 use crate::source::video::child::Child;
 use crate::units::SAMPLE_RATE_HZ;
+use crate::whole::cannot_read;
 use crate::whole::short_name;
 
 /// Most frames that are taken from one video.
@@ -55,8 +56,7 @@ impl VideoFile {
     /// is no video or damaged.
     pub fn open(path: &Path) -> Result<Self> {
         let name = short_name(path);
-        let cannot =
-            |e| Error::io(format!("{name}: cannot be read; check the path")).with_source(e);
+        let cannot = cannot_read(&name);
         let metadata = std::fs::metadata(path).map_err(cannot)?;
         if !metadata.is_file() {
             return Err(Error::io(format!("{name}: is no file, expected a video; give its path")));
