@@ -118,6 +118,8 @@ fn attend(answer: Answer, sides: Sides, call: &mut Call<'_>) {
 #[cfg(target_arch = "x86_64")]
 mod avx512 {
     use std::arch::x86_64::__m512;
+    use std::arch::x86_64::_MM_HINT_T1;
+    use std::arch::x86_64::_mm_prefetch;
     use std::arch::x86_64::_mm_storeu_ps;
     use std::arch::x86_64::_mm256_loadu_si256;
     use std::arch::x86_64::_mm512_add_ps;
@@ -172,9 +174,10 @@ mod avx512 {
             let first = b * BLOCK * cells.stride + cells.column;
             let len = (BLOCK - 1) * cells.stride + d;
             let (keys, values) = (&cells.keys[first..][..len], &cells.values[first..][..len]);
-            let mut scores = score(q, keys, cells.stride);
+            let next = keys.as_ptr().wrapping_add(BLOCK * cells.stride);
+            let mut scores = score(q, keys, cells.stride, values.as_ptr());
             let faded = weigh(&mut scores, mask, &mut most, &mut sum);
-            mix(&scores, faded, values, cells.stride, mixed);
+            mix(&scores, faded, values, (cells.stride, next), mixed);
         }
         for ((out, mixed), sum) in out.chunks_exact_mut(d).zip(mixed.chunks_exact(d)).zip(sum) {
             let factor = 1.0 / sum;
@@ -182,9 +185,17 @@ mod avx512 {
         }
     }
 
-    /// Multiplies four queries with the keys of a block, four at a time.
+    /// Asks memory for sixteen numbers, if they are the first of a line, before they are wanted.
+    #[inline]
+    fn ask_for(ahead: *const u16, i: usize) {
+        // SAFETY: every processor of this kind has the instruction, which reads nothing.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(ahead.wrapping_add(i).cast()) };
+    }
+
+    /// Multiplies four queries with the keys of a block, four at a time; memory is asked for what
+    /// lies at the same places from `ahead` on.
     #[target_feature(enable = "avx512f")]
-    fn score(q: &[f32], keys: &[u16], stride: usize) -> Scores {
+    fn score(q: &[f32], keys: &[u16], stride: usize, ahead: *const u16) -> Scores {
         let d = q.len() / HEADS;
         assert!(keys.len() == (BLOCK - 1) * stride + d, "a block of keys");
         let mut scores = [[0.0; BLOCK]; HEADS];
@@ -194,6 +205,9 @@ mod avx512 {
                 // SAFETY: cell `c + j` has `d` numbers, see above; so has every query.
                 let key = |j: usize| unsafe { widened(keys.as_ptr().add((c + j) * stride + i)) };
                 let key = [key(0), key(1), key(2), key(3)];
+                if i.is_multiple_of(2 * LANES) {
+                    (0..4).for_each(|j| ask_for(ahead, (c + j) * stride + i));
+                }
                 for (h, sums) in sums.iter_mut().enumerate() {
                     // SAFETY: as above.
                     let query = unsafe { _mm512_loadu_ps(q.as_ptr().add(h * d + i)) };
@@ -287,13 +301,14 @@ mod avx512 {
         faded
     }
 
-    /// Adds the weighted values of a block.
+    /// Adds the weighted values of a block; memory is asked for what lies at the same places from
+    /// `ahead` on.
     #[target_feature(enable = "avx512f")]
     fn mix(
         weights: &Scores,
         faded: [f32; HEADS],
         values: &[u16],
-        stride: usize,
+        (stride, ahead): (usize, *const u16),
         mixed: &mut [f32],
     ) {
         let d = mixed.len() / HEADS;
@@ -312,6 +327,7 @@ mod avx512 {
                 let value =
                     |j: usize| unsafe { widened(values.as_ptr().add(c * stride + i + j * LANES)) };
                 let value = [value(0), value(1), value(2), value(3)];
+                [0, 2 * LANES].into_iter().for_each(|j| ask_for(ahead, c * stride + i + j));
                 for (weights, sums) in weights.iter().zip(&mut sums) {
                     let weight = _mm512_set1_ps(weights[c]);
                     for (sum, value) in sums.iter_mut().zip(value) {

@@ -11,16 +11,20 @@ use std::arch::x86_64::_mm_cvtsi32_si128;
 use std::arch::x86_64::_mm_loadu_si128;
 use std::arch::x86_64::_mm256_cvtph_ps;
 use std::arch::x86_64::_mm256_loadu_si256;
+use std::arch::x86_64::_mm512_add_epi32;
 use std::arch::x86_64::_mm512_and_si512;
 use std::arch::x86_64::_mm512_castps256_ps512;
 use std::arch::x86_64::_mm512_castsi128_si512;
 use std::arch::x86_64::_mm512_castsi256_si512;
+use std::arch::x86_64::_mm512_cvtepi32_epi16;
 use std::arch::x86_64::_mm512_cvtepi32_ps;
+use std::arch::x86_64::_mm512_cvtph_ps;
 use std::arch::x86_64::_mm512_inserti32x4;
 use std::arch::x86_64::_mm512_inserti64x4;
 use std::arch::x86_64::_mm512_loadu_si512;
 use std::arch::x86_64::_mm512_mul_ps;
 use std::arch::x86_64::_mm512_or_si512;
+use std::arch::x86_64::_mm512_permutex2var_epi32;
 use std::arch::x86_64::_mm512_permutex2var_epi64;
 use std::arch::x86_64::_mm512_permutexvar_epi32;
 use std::arch::x86_64::_mm512_permutexvar_ps;
@@ -36,7 +40,6 @@ use std::arch::x86_64::_mm512_shuffle_i64x2;
 use std::arch::x86_64::_mm512_slli_epi16;
 use std::arch::x86_64::_mm512_srai_epi16;
 use std::arch::x86_64::_mm512_srl_epi16;
-use std::arch::x86_64::_mm512_srl_epi32;
 use std::arch::x86_64::_mm512_srli_epi16;
 use std::arch::x86_64::_mm512_srli_epi32;
 use std::arch::x86_64::_mm512_sub_epi8;
@@ -312,10 +315,9 @@ fn each<T, U>([a, b, c, d]: [T; 4], f: impl Fn(T) -> U) -> [U; 4] {
 #[inline]
 unsafe fn with_minima(at: *const u8, stride: usize) -> Packed {
     // SAFETY: by the caller's promise.
-    let ([a, b, c], factors) = unsafe {
-        let factors = [halves(at, stride), halves(at.add(2), stride)];
-        ([4, 8, 12].map(|i| numbers(at.add(i), stride)), factors)
-    };
+    let [pairs, a, b, c] = unsafe { numbers16(at, stride) };
+    let half = |v| _mm512_cvtph_ps(_mm512_cvtepi32_epi16(v));
+    let factors = [half(pairs), half(_mm512_srli_epi32::<16>(pairs))];
     let sixes = |v| _mm512_and_si512(v, _mm512_set1_epi8(0x3f));
     let scales = [
         sixes(a),
@@ -373,12 +375,14 @@ fn top_twos<const AT: u32>(v: __m512i) -> __m512i {
     _mm512_slli_epi16::<4>(twos)
 }
 
-/// Returns a byte of each number.
-#[target_feature(enable = "avx512f")]
+/// Returns byte `i` of each number.
+#[target_feature(enable = "avx512f,avx512bw")]
 #[inline]
 fn byte(v: __m512i, i: usize) -> __m512i {
-    let v = _mm512_srl_epi32(v, _mm_cvtsi32_si128(8 * i as i32));
-    _mm512_and_si512(v, _mm512_set1_epi32(0xff))
+    let zero = 0x8080_8000_u32 as i32;
+    let first = _mm512_setr_epi32(0, 4, 8, 12, 0, 4, 8, 12, 0, 4, 8, 12, 0, 4, 8, 12);
+    let take = _mm512_or_si512(first, _mm512_set1_epi32(zero | i as i32));
+    _mm512_shuffle_epi8(v, take)
 }
 
 /// Returns bytes `i` and `i + 1` of what starts at byte `starts` of every four numbers, as two
@@ -442,6 +446,24 @@ unsafe fn words32(at: *const u8, stride: usize) -> [__m512i; 4] {
         _mm512_shuffle_i64x2::<0x44>(ab[1], cd[1]),
         _mm512_shuffle_i64x2::<0xee>(ab[1], cd[1]),
     ]
+}
+
+/// Loads four numbers of eight rows, each row's twice.
+///
+/// # Safety
+/// Sixteen bytes of each are readable, `stride` apart.
+#[target_feature(enable = "avx512f")]
+#[inline]
+unsafe fn numbers16(at: *const u8, stride: usize) -> [__m512i; 4] {
+    // SAFETY: by the caller's promise.
+    let (a, b) = unsafe {
+        let row = |r: usize| _mm_loadu_si128(at.add(r * stride).cast());
+        (four(row(0), row(1), row(2), row(3)), four(row(4), row(5), row(6), row(7)))
+    };
+    let first = _mm512_setr_epi32(0, 0, 4, 4, 8, 8, 12, 12, 16, 16, 20, 20, 24, 24, 28, 28);
+    each([0, 1, 2, 3], |i| {
+        _mm512_permutex2var_epi32(a, _mm512_add_epi32(first, _mm512_set1_epi32(i)), b)
+    })
 }
 
 /// Loads four bytes of eight rows, each row's twice.
