@@ -13,6 +13,7 @@ use std::arch::x86_64::_mm256_cvtph_ps;
 use std::arch::x86_64::_mm256_loadu_si256;
 use std::arch::x86_64::_mm512_add_epi32;
 use std::arch::x86_64::_mm512_and_si512;
+use std::arch::x86_64::_mm512_bsrli_epi128;
 use std::arch::x86_64::_mm512_castps256_ps512;
 use std::arch::x86_64::_mm512_castsi128_si512;
 use std::arch::x86_64::_mm512_castsi256_si512;
@@ -26,7 +27,6 @@ use std::arch::x86_64::_mm512_mul_ps;
 use std::arch::x86_64::_mm512_or_si512;
 use std::arch::x86_64::_mm512_permutex2var_epi32;
 use std::arch::x86_64::_mm512_permutex2var_epi64;
-use std::arch::x86_64::_mm512_permutexvar_epi32;
 use std::arch::x86_64::_mm512_permutexvar_ps;
 use std::arch::x86_64::_mm512_set1_epi8;
 use std::arch::x86_64::_mm512_set1_epi32;
@@ -37,7 +37,7 @@ use std::arch::x86_64::_mm512_setzero_ps;
 use std::arch::x86_64::_mm512_setzero_si512;
 use std::arch::x86_64::_mm512_shuffle_epi8;
 use std::arch::x86_64::_mm512_shuffle_i64x2;
-use std::arch::x86_64::_mm512_slli_epi16;
+use std::arch::x86_64::_mm512_sll_epi16;
 use std::arch::x86_64::_mm512_srai_epi16;
 use std::arch::x86_64::_mm512_srl_epi16;
 use std::arch::x86_64::_mm512_srli_epi16;
@@ -152,17 +152,15 @@ impl Read<4> for Q3K {
     #[inline]
     unsafe fn head(at: *const u8, stride: usize) -> Self::Head {
         // SAFETY: by the caller's promise.
-        let (bits, [a, b, tops], factor) = unsafe {
-            let scales = [96, 100, 104].map(|i| numbers(at.add(i), stride));
-            (words32(at, stride), scales, halves(at.add(108), stride))
-        };
+        let (bits, [a, b, tops, factor]) =
+            unsafe { (words32(at, stride), numbers16::<2>(at.add(94), stride)) };
         let scales = [
-            _mm512_or_si512(low(a), top_twos::<0>(tops)),
-            _mm512_or_si512(low(b), top_twos::<2>(tops)),
-            _mm512_or_si512(high(a), top_twos::<4>(tops)),
-            _mm512_or_si512(high(b), top_twos::<6>(tops)),
+            _mm512_or_si512(low(a), moved(tops, 0, 4, 0x30)),
+            _mm512_or_si512(low(b), moved(tops, 2, 4, 0x30)),
+            _mm512_or_si512(high(a), moved(tops, 4, 4, 0x30)),
+            _mm512_or_si512(high(b), moved(tops, 6, 4, 0x30)),
         ];
-        (each(scales, |v| _mm512_sub_epi8(v, _mm512_set1_epi8(32))), factor, bits)
+        (each(scales, |v| _mm512_sub_epi8(v, _mm512_set1_epi8(32))), low_half(factor), bits)
     }
 
     #[target_feature(enable = "avx512f,avx512bw,f16c")]
@@ -171,11 +169,11 @@ impl Read<4> for Q3K {
         let (scales, factor, bits) = head;
         // SAFETY: by the caller's promise.
         let words = unsafe { words32(at.add(32 + 32 * step), stride) };
+        let bits = each(*bits, |v| down(v, 4 * step));
         each([0, 1, 2, 3], |p| {
             let i = 4 * step + p;
             let code = |w: usize| {
-                let bit = _mm512_slli_epi16::<2>(bit(bits[w], i));
-                _mm512_or_si512(twos(words[w], p), bit)
+                _mm512_or_si512(moved(words[w], 2 * p, 0, 0x03), moved(bits[w], p, 2, 0x04))
             };
             Part {
                 codes: [code(0), code(1), code(2), code(3)],
@@ -234,12 +232,10 @@ impl Read<2> for Q5K {
         let (packed, bits) = head;
         // SAFETY: by the caller's promise.
         let words = unsafe { words32(at.add(48 + 32 * step), stride) };
+        let bits = each(*bits, |v| down(v, 2 * step));
         let part = |p: usize, codes: [__m512i; 4]| {
             let (scale, minimum) = scale_and_minimum(packed, 2 * step + p);
-            let code = |w: usize| {
-                let bit = _mm512_slli_epi16::<4>(bit(bits[w], 2 * step + p));
-                _mm512_or_si512(codes[w], bit)
-            };
+            let code = |w: usize| _mm512_or_si512(codes[w], moved(bits[w], p, 4, 0x10));
             Part { codes: [code(0), code(1), code(2), code(3)], scale, minimum, ..one() }
         };
         [part(0, each(words, |v| low(v))), part(1, each(words, |v| high(v)))]
@@ -271,10 +267,7 @@ impl Read<4> for Q6K {
             (words32(at_low, stride), words32(at_low.add(32), stride), tops)
         };
         let part = |p: usize, codes: [__m512i; 4]| {
-            let code = |w: usize| {
-                let top = _mm512_slli_epi16::<4>(twos(tops[w], p));
-                _mm512_or_si512(codes[w], top)
-            };
+            let code = |w: usize| _mm512_or_si512(codes[w], moved(tops[w], 2 * p, 4, 0x30));
             Part {
                 codes: [code(0), code(1), code(2), code(3)],
                 scale: factor,
@@ -315,15 +308,14 @@ fn each<T, U>([a, b, c, d]: [T; 4], f: impl Fn(T) -> U) -> [U; 4] {
 #[inline]
 unsafe fn with_minima(at: *const u8, stride: usize) -> Packed {
     // SAFETY: by the caller's promise.
-    let [pairs, a, b, c] = unsafe { numbers16(at, stride) };
-    let half = |v| _mm512_cvtph_ps(_mm512_cvtepi32_epi16(v));
-    let factors = [half(pairs), half(_mm512_srli_epi32::<16>(pairs))];
+    let [pair, a, b, c] = unsafe { numbers16::<0>(at, stride) };
+    let factors = [low_half(pair), low_half(_mm512_srli_epi32::<16>(pair))];
     let sixes = |v| _mm512_and_si512(v, _mm512_set1_epi8(0x3f));
     let scales = [
         sixes(a),
-        _mm512_or_si512(low(c), top_twos::<6>(a)),
+        _mm512_or_si512(low(c), moved(a, 6, 4, 0x30)),
         sixes(b),
-        _mm512_or_si512(high(c), top_twos::<6>(b)),
+        _mm512_or_si512(high(c), moved(b, 6, 4, 0x30)),
     ];
     Packed { scales, factors }
 }
@@ -351,28 +343,22 @@ fn high(v: __m512i) -> __m512i {
     low(_mm512_srli_epi16::<4>(v))
 }
 
-/// Returns two bits of each byte, the `i`th from below.
+/// Returns the bits `mask` of each byte after its bit `from` became bit `to`.
 #[target_feature(enable = "avx512f,avx512bw")]
 #[inline]
-fn twos(v: __m512i, i: usize) -> __m512i {
-    let v = _mm512_srl_epi16(v, _mm_cvtsi32_si128(2 * i as i32));
-    _mm512_and_si512(v, _mm512_set1_epi8(3))
+fn moved(v: __m512i, from: usize, to: usize, mask: i8) -> __m512i {
+    let v = match from > to {
+        true => down(v, from - to),
+        false => _mm512_sll_epi16(v, _mm_cvtsi32_si128((to - from) as i32)),
+    };
+    _mm512_and_si512(v, _mm512_set1_epi8(mask))
 }
 
-/// Returns one bit of each byte.
+/// Moves bits down; what comes into a byte from the one above it is left there.
 #[target_feature(enable = "avx512f,avx512bw")]
 #[inline]
-fn bit(v: __m512i, i: usize) -> __m512i {
-    let v = _mm512_srl_epi16(v, _mm_cvtsi32_si128(i as i32));
-    _mm512_and_si512(v, _mm512_set1_epi8(1))
-}
-
-/// Returns two bits of each byte, from bit `AT` on, as bits 4 and 5.
-#[target_feature(enable = "avx512f,avx512bw")]
-#[inline]
-fn top_twos<const AT: u32>(v: __m512i) -> __m512i {
-    let twos = _mm512_and_si512(_mm512_srli_epi32::<AT>(v), _mm512_set1_epi8(3));
-    _mm512_slli_epi16::<4>(twos)
+fn down(v: __m512i, n_bits: usize) -> __m512i {
+    _mm512_srl_epi16(v, _mm_cvtsi32_si128(n_bits as i32))
 }
 
 /// Returns byte `i` of each number.
@@ -448,38 +434,31 @@ unsafe fn words32(at: *const u8, stride: usize) -> [__m512i; 4] {
     ]
 }
 
-/// Loads four numbers of eight rows, each row's twice.
+/// Loads four numbers of eight rows, each row's twice; the first is `SKIP` bytes behind `at`, and
+/// the last lacks as many.
 ///
 /// # Safety
-/// Sixteen bytes of each are readable, `stride` apart.
-#[target_feature(enable = "avx512f")]
+/// Sixteen bytes of eight rows are readable, `stride` apart.
+#[target_feature(enable = "avx512f,avx512bw")]
 #[inline]
-unsafe fn numbers16(at: *const u8, stride: usize) -> [__m512i; 4] {
+unsafe fn numbers16<const SKIP: i32>(at: *const u8, stride: usize) -> [__m512i; 4] {
     // SAFETY: by the caller's promise.
     let (a, b) = unsafe {
         let row = |r: usize| _mm_loadu_si128(at.add(r * stride).cast());
         (four(row(0), row(1), row(2), row(3)), four(row(4), row(5), row(6), row(7)))
     };
+    let (a, b) = (_mm512_bsrli_epi128::<SKIP>(a), _mm512_bsrli_epi128::<SKIP>(b));
     let first = _mm512_setr_epi32(0, 0, 4, 4, 8, 8, 12, 12, 16, 16, 20, 20, 24, 24, 28, 28);
     each([0, 1, 2, 3], |i| {
         _mm512_permutex2var_epi32(a, _mm512_add_epi32(first, _mm512_set1_epi32(i)), b)
     })
 }
 
-/// Loads four bytes of eight rows, each row's twice.
-///
-/// # Safety
-/// They are readable, `stride` apart.
+/// Returns the half-precision number in the low half of each number.
 #[target_feature(enable = "avx512f")]
 #[inline]
-unsafe fn numbers(at: *const u8, stride: usize) -> __m512i {
-    // SAFETY: by the caller's promise; eight numbers fill the register.
-    let eight = unsafe {
-        let row = |r: usize| at.add(r * stride).cast::<u32>().read_unaligned();
-        let rows: [u32; GROUP] = std::array::from_fn(row);
-        _mm256_loadu_si256(rows.as_ptr().cast())
-    };
-    _mm512_permutexvar_epi32(twice(), _mm512_castsi256_si512(eight))
+fn low_half(v: __m512i) -> __m512 {
+    _mm512_cvtph_ps(_mm512_cvtepi32_epi16(v))
 }
 
 /// Loads a half-precision number of eight rows, each row's twice.
