@@ -2,7 +2,8 @@
  * A voice assistant: sound in, words out. Standard input stands in for the microphone: 32-bit
  * floats, one channel, 16 kHz; the clock is the sound itself. The library finds out when somebody
  * speaks and when it is the assistant's turn. A third argument sets the number of threads, a
- * fourth is what was said before, as JSON: instructions, for example, or tools.
+ * fourth is what was said before, as JSON: instructions, for example, or tools. With a fifth, only
+ * what begins with it is answered, or follows an answer within 5 s.
  *
  *   arecord -f FLOAT_LE -r 16000 | ./voice_loop model.gguf mmproj.gguf
  */
@@ -11,7 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { RATE_HZ = 16000, PACKET = 320, ANSWER_MAX = 256, PICTURE_MAX = 70 };
+enum { RATE_HZ = 16000, PACKET = 320, ANSWER_MAX = 256, PICTURE_MAX = 70, FOLLOW_UP_MS = 5000 };
 
 static culet_error err;
 
@@ -29,11 +30,13 @@ static culet_assistant *open_assistant(int argc, char **argv) {
     culet_assistant *assistant;
     size_t n_threads = argc > 3 ? strtoul(argv[3], NULL, 10) : 0;
     const char *messages = argc > 4 ? argv[4] : NULL;
+    const char *phrase = argc > 5 ? argv[5] : NULL;
     check(culet_engine_options_new(CULET_ABI_VERSION, &engine_options, &err));
     check(culet_engine_options_set_threads(engine_options, n_threads, &err));
     check(culet_engine_open(engine_options, argv[1], argv[2], &engine, &err));
     check(culet_assistant_options_new(&options, &err));
     check(culet_assistant_options_set_tokens_max(options, ANSWER_MAX, PICTURE_MAX, &err));
+    check(culet_assistant_options_set_wake(options, phrase, NULL, FOLLOW_UP_MS, &err));
     check(culet_assistant_new(engine, NULL, options, messages, 0, &assistant, &err));
     culet_assistant_options_free(options);
     culet_engine_options_free(engine_options);
@@ -74,8 +77,8 @@ int main(int argc, char **argv) {
     uint64_t n_heard = 0, now_ns = 0;
     size_t n;
     culet_assistant *assistant;
-    if (argc < 3 || argc > 5) {
-        fprintf(stderr, "usage: voice_loop MODEL MMPROJ [THREADS [MESSAGES]] < SOUND\n");
+    if (argc < 3 || argc > 6) {
+        fprintf(stderr, "usage: voice_loop MODEL MMPROJ [THREADS [MESSAGES [PHRASE]]] < SOUND\n");
         return 2;
     }
     assistant = open_assistant(argc, argv);

@@ -37,8 +37,8 @@ STOP_NONE, STOP_TURN, STOP_TOOL, STOP_SEQUENCE, STOP_CUT = range(5)
 ERR_CANCELLED = 108
 (SPOKEN_NONE, SPOKEN_IDLE, SPOKEN_STATE, SPOKEN_SPEECH, SPOKEN_LOOKED, SPOKEN_GUESS,
  SPOKEN_TAKEN_BACK, SPOKEN_DISCARDED, SPOKEN_TURN, SPOKEN_FIRST_TOKEN, SPOKEN_SAY, SPOKEN_SILENCE,
- SPOKEN_CALLS, SPOKEN_END, SPOKEN_OPEN_MICROPHONE) = range(15)
-ASLEEP, DEAF, LISTENING, HEARING, GUESSING, ANSWERING = range(6)
+ SPOKEN_CALLS, SPOKEN_END, SPOKEN_OPEN_MICROPHONE, SPOKEN_WOKEN) = range(16)
+ASLEEP, DEAF, LISTENING, HEARING, GUESSING, ANSWERING, UNCALLED = range(7)
 (TELL_TALK_DOWN, TELL_TALK_UP, TELL_END_TURN, TELL_INTERRUPT, TELL_SLEEP, TELL_WAKE,
  TELL_MICROPHONE_LOST, TELL_MICROPHONE_BACK, TELL_SPEAKER_LOST, TELL_SPEAKER_BACK) = range(10)
 CONTINUOUS, ONE_SHOT, PUSH_TO_TALK = range(3)
@@ -112,6 +112,7 @@ _CALLS = {
     "assistant_options_set_silence": [c_void_p, c_uint32, c_uint32],
     "assistant_options_set_aloud": [c_void_p, c_bool, c_bool],
     "assistant_options_set_tokens_max": [c_void_p, c_size_t, c_uint32],
+    "assistant_options_set_wake": [c_void_p, c_char_p, c_void_p, c_uint32],
     "assistant_new": [c_void_p, c_void_p, c_void_p, c_char_p, c_uint64, POINTER(c_void_p)],
     "assistant_push": [c_void_p, POINTER(c_float), c_size_t, c_uint32, c_uint32],
     "assistant_show": [c_void_p, c_char_p, c_uint32, c_uint32, c_size_t],
@@ -329,11 +330,14 @@ class Session(_Object):
 class Assistant(_Object):
     """A spoken conversation; each now_ns is a time on the caller's own clock.
 
-    `messages` is what was said before, as JSON text; other options are those of a Session.
+    `messages` is what was said before, as JSON text; other options are those of a Session. With
+    `wake`, only what begins with that phrase is answered, or what follows an answer within
+    `follow_up_ms`; the engine `listener` hears it, or else the one that answers.
     """
 
     def __init__(self, engine, messages=None, now_ns=0, mode=CONTINUOUS, end_ms=700, guess_ms=250,
-                 aloud=False, barge_in=False, answer_max=512, picture_max=70, **options):
+                 aloud=False, barge_in=False, answer_max=512, picture_max=70, wake=None,
+                 listener=None, follow_up_ms=5000, **options):
         library = engine._library
         new = lambda place: library.call("assistant_options_new", place)
         messages = None if messages is None else messages.encode()
@@ -343,6 +347,8 @@ class Assistant(_Object):
             own._call("set_silence", end_ms, guess_ms)
             own._call("set_aloud", aloud, barge_in)
             own._call("set_tokens_max", answer_max, picture_max)
+            if wake is not None:
+                own._call("set_wake", wake.encode(), listener and listener._raw, follow_up_ms)
             super().__init__(library, "assistant", lambda place: library.call(
                 "assistant_new", engine._raw, session_options._raw, own._raw, messages, now_ns,
                 place))

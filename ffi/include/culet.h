@@ -127,6 +127,11 @@
 #define CULET_CACHE_Q8_0 2
 
 /**
+ * Cache of 4-bit blocks.
+ */
+#define CULET_CACHE_Q4_0 3
+
+/**
  * Turn after turn until told to stop; the default.
  */
 #define CULET_MODE_CONTINUOUS 0
@@ -219,6 +224,11 @@
 #define CULET_SPOKEN_OPEN_MICROPHONE 14
 
 /**
+ * The wake word was heard: what is said now, or was said behind it, is meant for the assistant.
+ */
+#define CULET_SPOKEN_WOKEN 15
+
+/**
  * Not listening; CULET_TELL_WAKE wakes it.
  */
 #define CULET_STATE_ASLEEP 0
@@ -249,6 +259,11 @@
 #define CULET_STATE_ANSWERING 5
 
 /**
+ * Waiting for the wake word; CULET_TELL_WAKE makes it needless.
+ */
+#define CULET_STATE_UNCALLED 6
+
+/**
  * The push-to-talk key goes down.
  */
 #define CULET_TELL_TALK_DOWN 0
@@ -274,7 +289,7 @@
 #define CULET_TELL_SLEEP 4
 
 /**
- * Listen again.
+ * Listen again; what is said then needs no wake word.
  */
 #define CULET_TELL_WAKE 5
 
@@ -925,6 +940,20 @@ culet_status culet_assistant_options_set_tokens_max(struct culet_assistant_optio
                                                     size_t n_answer,
                                                     uint32_t n_picture,
                                                     struct culet_error *err);
+
+/**
+ * Sets the wake word, a phrase of one to eight words: nothing is answered but what begins with
+ * it, or follows it within 8 s, or an answer within `follow_up_ms` (0: never). `listener` writes
+ * down what is said until the phrase is heard, and needs an encoder for sounds; a small model
+ * saves power, but must know the words. NULL means the assistant's own engine. The options keep
+ * what they need of it. Before the phrase was heard the assistant's own model is given nothing.
+ * Case and punctuation do not count. A NULL phrase, the default, means that none is needed.
+ */
+culet_status culet_assistant_options_set_wake(struct culet_assistant_options *options,
+                                              const char *phrase,
+                                              const struct culet_engine *listener,
+                                              uint32_t follow_up_ms,
+                                              struct culet_error *err);
 
 /**
  * Makes an assistant with a session of its own; NULL options mean the default values. `messages`

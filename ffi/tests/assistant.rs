@@ -181,7 +181,7 @@ impl Hall {
 
 /// Returns a held-out sound and some silence behind it.
 fn question(index: usize) -> Vec<f32> {
-    let path = root().join(format!("models/tiny/heldout/sounds/seen0{index}.flac"));
+    let path = root().join(format!("models/tiny/heldout/sounds/seen{index:02}.flac"));
     let sound = culet::source::SoundFile::open(&path).unwrap();
     let mut samples: Vec<f32> = sound.flat_map(|block| block.unwrap().samples).collect();
     samples.resize(samples.len() + RATE_HZ as usize, 0.0);
@@ -347,6 +347,99 @@ fn keys_and_devices_are_told() {
     }
 }
 
+/// Makes a conversation that answers what begins with "turn off".
+fn guarded(listener: *const Engine, follow_up_ms: u32) -> Hall {
+    Hall::new(|options| {
+        let phrase = c"Turn OFF!".as_ptr();
+        ok(|e| unsafe {
+            culet_assistant_options_set_wake(options, phrase, listener, follow_up_ms, e)
+        });
+    })
+}
+
+#[test]
+fn a_phrase_wakes_it_and_an_answer_keeps_it_awake() {
+    let listener = open(Some("mmproj-culet-tiny-q8_0.gguf"));
+    let mut halls = [guarded(null(), 0), guarded(listener, 60_000)];
+    unsafe { culet_engine_free(listener) };
+    for (hall, keeps_awake) in halls.iter_mut().zip([false, true]) {
+        assert_eq!(hall.poll(), CULET_SPOKEN_STATE);
+        assert_eq!(hall.all(CULET_SPOKEN_STATE)[0].0.state, CULET_STATE_UNCALLED);
+        // "set the temperature to seventeen degrees"
+        hall.push(&question(1));
+        assert!(
+            hall.all(CULET_SPOKEN_WOKEN).is_empty() && hall.all(CULET_SPOKEN_SPEECH).is_empty()
+        );
+        assert_eq!(hall.conversation()["messages"].as_array().map_or(0, Vec::len), 0);
+        // "turn off the hallway lights"
+        hall.push(&question(20));
+        assert_eq!((hall.all(CULET_SPOKEN_WOKEN).len(), hall.all(CULET_SPOKEN_TURN).len()), (1, 1));
+        let calls: Value = serde_json::from_str(&hall.all(CULET_SPOKEN_CALLS)[0].1).unwrap();
+        assert_eq!(calls[0]["arguments"]["room"], "hallway", "{calls}");
+        ok(|e| unsafe { culet_assistant_leave_calls(hall.assistant, hall.now_ns(), e) });
+        hall.rest();
+        let state = hall.all(CULET_SPOKEN_STATE).last().unwrap().0.state;
+        assert_eq!(state == CULET_STATE_LISTENING, keeps_awake, "{state}");
+        hall.push(&question(1));
+        assert_eq!(hall.all(CULET_SPOKEN_TURN).len(), 1 + usize::from(keeps_awake));
+    }
+}
+
+#[test]
+fn what_is_overheard_can_be_cancelled_and_the_key_needs_no_phrase() {
+    let mut hall = guarded(null(), 0);
+    let sound = question(20);
+    let half = sound.len() / 4;
+    hall.push(&sound[..half]);
+    unsafe { culet_assistant_cancel(hall.assistant) };
+    let mut n_cancelled = 0;
+    for packet in sound[half..].chunks(PACKET) {
+        let (pcm, n) = (packet.as_ptr(), packet.len());
+        ok(|e| unsafe { culet_assistant_push(hall.assistant, pcm, n, 1, RATE_HZ, e) });
+        hall.n_pushed += n as u64;
+        n_cancelled += usize::from(hall.try_poll().0 == CULET_ERR_CANCELLED);
+    }
+    hall.rest();
+    assert_eq!(n_cancelled, 1);
+    hall.tell(CULET_TELL_INTERRUPT);
+    hall.tell(CULET_TELL_SLEEP);
+    hall.tell(CULET_TELL_WAKE);
+    let n_woken = hall.all(CULET_SPOKEN_WOKEN).len();
+    hall.push(&question(1));
+    assert_eq!(hall.all(CULET_SPOKEN_WOKEN).len(), n_woken);
+    assert!(!hall.all(CULET_SPOKEN_TURN).is_empty());
+}
+
+#[test]
+fn wake_words_that_nobody_can_hear_are_refused() {
+    let (engine, deaf) = (open(Some("mmproj-culet-tiny-q8_0.gguf")), open(None));
+    let (mut options, mut none) = (null_mut(), null_mut());
+    ok(|e| unsafe { culet_assistant_options_new(&raw mut options, e) });
+    let wake = |phrase: *const _, listener, ms| {
+        told(|e| unsafe { culet_assistant_options_set_wake(options, phrase, listener, ms, e) }).0
+    };
+    let mut new = || {
+        let place = &raw mut none;
+        told(|e| unsafe { culet_assistant_new(engine, null(), options, null(), 0, place, e) }).0
+    };
+    for phrase in [c"", c"?!", c"1 2 3 4 5 6 7 8 9", c"\xff"] {
+        assert_eq!(wake(phrase.as_ptr(), null(), 0), CULET_ERR_INPUT);
+    }
+    for (listener, ms) in [(deaf, 0), (engine, 600_001)] {
+        assert_eq!(wake(c"hello".as_ptr(), listener, ms), CULET_OK);
+        assert_eq!(new(), CULET_ERR_INPUT);
+    }
+    // Another word of the host makes it right again.
+    assert_eq!(wake(null(), null(), 0), CULET_OK);
+    assert_eq!(new(), CULET_OK);
+    unsafe {
+        culet_assistant_free(none);
+        culet_assistant_options_free(options);
+        culet_engine_free(engine);
+        culet_engine_free(deaf);
+    }
+}
+
 #[test]
 fn nonsense_is_refused_and_harms_nothing() {
     let hall = Hall::new(|options| {
@@ -411,6 +504,7 @@ fn null_is_an_error_everywhere_and_fine_to_free() {
         Box::new(|e| culet_assistant_options_set_silence(options, 700, 0, e)),
         Box::new(|e| culet_assistant_options_set_aloud(options, false, false, e)),
         Box::new(|e| culet_assistant_options_set_tokens_max(options, 1, 70, e)),
+        Box::new(|e| culet_assistant_options_set_wake(options, null(), null(), 0, e)),
         Box::new(|e| culet_assistant_new(null(), null(), null(), null(), 0, &raw mut assistant, e)),
         Box::new(|e| culet_assistant_push(none, null(), 1, 1, RATE_HZ, e)),
         Box::new(|e| culet_assistant_push_i16(none, null(), 1, 1, RATE_HZ, e)),

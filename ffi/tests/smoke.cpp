@@ -19,6 +19,7 @@ struct Free {
     void operator()(culet_engine *p) const { culet_engine_free(p); }
     void operator()(culet_session *p) const { culet_session_free(p); }
     void operator()(culet_assistant *p) const { culet_assistant_free(p); }
+    void operator()(culet_assistant_options *p) const { culet_assistant_options_free(p); }
 };
 
 template <typename T> using Owned = std::unique_ptr<T, Free>;
@@ -72,6 +73,23 @@ void listen(const culet_engine *engine) {
     }
 }
 
+// An assistant that needs a wake word waits for it; the engine listens as well as answers.
+void wait(const culet_engine *engine) {
+    culet_error err;
+    culet_assistant_options *raw = nullptr;
+    check(culet_assistant_options_new(&raw, &err), err);
+    const Owned<culet_assistant_options> options(raw);
+    check(culet_assistant_options_set_wake(options.get(), "hello", engine, 5000, &err), err);
+    culet_assistant *made = nullptr;
+    check(culet_assistant_new(engine, nullptr, options.get(), nullptr, 0, &made, &err), err);
+    const Owned<culet_assistant> assistant(made);
+    culet_assistant_event event{};
+    check(culet_assistant_poll(assistant.get(), 1, &event, &err), err);
+    if (event.kind != CULET_SPOKEN_STATE || event.state != CULET_STATE_UNCALLED) {
+        throw std::runtime_error("expected to wait for the wake word");
+    }
+}
+
 } // namespace
 
 int main(int argc, char **argv) try {
@@ -81,6 +99,7 @@ int main(int argc, char **argv) try {
     Owned<culet_engine> engine = open(argv[1], argv[2]);
     Owned<culet_session> session = begin(engine.get());
     listen(engine.get());
+    wait(engine.get());
     engine.reset();
 
     culet_error err;

@@ -137,6 +137,10 @@ def main():
         refused(lambda: culet.Session(engine, temperature=-1), culet.Error)
         session = culet.Session(engine, temperature=0)
         assistant = culet.Assistant(engine, n_ctx=1024, temperature=0)
+        guarded = culet.Assistant(engine, n_ctx=1024, temperature=0, wake="Hello!", listener=engine)
+        refused(lambda: culet.Assistant(engine, wake="?"), culet.Error)
+    assert [event.state for event in guarded.events(0)] == [culet.UNCALLED]
+    guarded.close()
     # The session outlives its engine.
     for part in (texts, sounds, pictures, cancels, snapshots):
         part(session)

@@ -2,6 +2,7 @@
 //! In: `Pcm` in any blocks. Out: [`Written`]: where a segment lies in the sound, and its text.
 //! Invariant: sound is encoded and prefilled as it arrives, a file's like a microphone's; only
 //! sound counts, so the segments do not depend on how fast it comes.
+//! Source of the prompt: Gemma model card, section on speech.
 
 use crate::assistant::ear::Ear;
 use crate::assistant::ear::seconds;
@@ -13,8 +14,13 @@ use crate::error::Error;
 use crate::error::Result;
 use crate::media::Pcm;
 use crate::session::Session;
+use crate::text::Content;
 use crate::text::Conversation;
 use crate::text::Event;
+use crate::text::MediaKind;
+use crate::text::Message;
+use crate::text::Part;
+use crate::text::Role;
 use crate::units::SAMPLE_RATE_HZ;
 
 /// Most tokens of a segment's text.
@@ -22,6 +28,10 @@ const TOKENS_MAX: usize = 64;
 /// The same for each second of its sound; fast speech has about six.
 const TOKENS_PER_SECOND_MAX: f64 = 20.0;
 const NS_PER_SECOND: f64 = 1e9;
+const WORDS_ONLY: &str = "\n\nFollow these specific instructions for formatting the answer:\n\
+    * Only output the transcription, with no newlines.\n\
+    * When transcribing numbers, write the digits, i.e. write 1.7 and not one point seven, and \
+    write 3 instead of three.";
 
 /// What became of the sound.
 #[derive(Clone, Copy)]
@@ -42,6 +52,21 @@ pub enum Written<'a> {
         /// Tokens of its text.
         n_tokens: usize,
     },
+}
+
+/// Returns the words that ask for what is said, in a language if it is known.
+pub fn transcribe_prompt(language: Option<&str>) -> String {
+    let how = match language {
+        Some(language) => format!("in {language} into {language} text"),
+        None => "in its original language".to_owned(),
+    };
+    format!("Transcribe the following speech segment {how}.{WORDS_ONLY}")
+}
+
+/// Returns words and, behind them, the place for a sound.
+pub fn about_sound(words: &str) -> Conversation {
+    let parts = vec![Part::Text(words.to_owned()), Part::Media(MediaKind::Audio, None)];
+    Conversation::new(vec![Message::new(Role::User, Content::Parts(parts))])
 }
 
 /// Where text goes; an error ends the dictation.

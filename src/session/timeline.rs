@@ -53,6 +53,13 @@ pub struct SessionOptions {
     pub sampling: SamplingOptions,
 }
 
+impl SessionOptions {
+    /// Returns options for at most `n_ctx` positions that always choose the likeliest token.
+    pub fn greedy(n_ctx: usize) -> Self {
+        Self { n_ctx, sampling: SamplingOptions::greedy(), ..Self::default() }
+    }
+}
+
 impl Default for SessionOptions {
     fn default() -> Self {
         Self { n_ctx: 4096, n_batch: 512, kv: DType::F16, sampling: SamplingOptions::default() }

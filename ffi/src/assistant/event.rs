@@ -42,6 +42,8 @@ pub const CULET_SPOKEN_CALLS: i32 = 12;
 pub const CULET_SPOKEN_END: i32 = 13;
 /// Try to open the microphone, if it is not open; then CULET_TELL_MICROPHONE_BACK.
 pub const CULET_SPOKEN_OPEN_MICROPHONE: i32 = 14;
+/// The wake word was heard: what is said now, or was said behind it, is meant for the assistant.
+pub const CULET_SPOKEN_WOKEN: i32 = 15;
 
 /// Not listening; CULET_TELL_WAKE wakes it.
 pub const CULET_STATE_ASLEEP: i32 = 0;
@@ -55,6 +57,8 @@ pub const CULET_STATE_HEARING: i32 = 3;
 pub const CULET_STATE_GUESSING: i32 = 4;
 /// The answer is made, spoken or both.
 pub const CULET_STATE_ANSWERING: i32 = 5;
+/// Waiting for the wake word; CULET_TELL_WAKE makes it needless.
+pub const CULET_STATE_UNCALLED: i32 = 6;
 
 /// What a poll brings. Fields that its kind does not name are 0.
 #[repr(C)]
@@ -80,10 +84,11 @@ pub struct AssistantEvent {
     pub len: usize,
 }
 
-pub(super) fn state_of(state: State) -> i32 {
+fn state_of(state: State, is_awake: bool) -> i32 {
     match state {
         State::Asleep => CULET_STATE_ASLEEP,
         State::Deaf => CULET_STATE_DEAF,
+        State::Listening | State::Overhearing if !is_awake => CULET_STATE_UNCALLED,
         State::Listening | State::Overhearing => CULET_STATE_LISTENING,
         State::Hearing => CULET_STATE_HEARING,
         State::Guessing => CULET_STATE_GUESSING,
@@ -127,9 +132,9 @@ impl Queued {
                 Self { kind: CULET_SPOKEN_END, n_tokens, ..none }
             }
             TalkEvent::OpenMicrophone => Self { kind: CULET_SPOKEN_OPEN_MICROPHONE, ..none },
+            TalkEvent::Woken => Self { kind: CULET_SPOKEN_WOKEN, ..none },
             // The new state says it.
-            // Nothing asks for a wake word through this interface.
-            TalkEvent::Asleep | TalkEvent::Woken => return None,
+            TalkEvent::Asleep => return None,
         })
     }
 }
@@ -161,9 +166,9 @@ impl Events {
         self.push(Some(Queued { kind: CULET_SPOKEN_CALLS, text: json, ..Queued::default() }));
     }
 
-    /// Notes where the conversation is.
-    pub(super) fn see(&mut self, state: State) {
-        let state = state_of(state);
+    /// Notes where the conversation is, and whether what is said now needs no wake word.
+    pub(super) fn see(&mut self, state: State, is_awake: bool) {
+        let state = state_of(state, is_awake);
         if self.state != state {
             self.state = state;
             self.push(Some(Queued { kind: CULET_SPOKEN_STATE, ..Queued::default() }));
@@ -209,8 +214,8 @@ mod tests {
         let mut events = Events::new();
         let picture = std::cell::Cell::new(None);
         events.add(TalkEvent::SpeechBegan { at_s: 0.5, picture: &picture });
-        events.see(State::Hearing);
-        events.see(State::Hearing);
+        events.see(State::Hearing, false);
+        events.see(State::Hearing, true);
         events.add(TalkEvent::Asleep);
         events.add(TalkEvent::Said { answer: 3, text: "hé", end_bytes: 7 });
         let mut kinds = Vec::new();

@@ -40,7 +40,7 @@ pub const CULET_TELL_END_TURN: i32 = 2;
 pub const CULET_TELL_INTERRUPT: i32 = 3;
 /// Stop listening.
 pub const CULET_TELL_SLEEP: i32 = 4;
-/// Listen again.
+/// Listen again; what is said then needs no wake word.
 pub const CULET_TELL_WAKE: i32 = 5;
 /// The microphone is gone; CULET_SPOKEN_OPEN_MICROPHONE tells when to try it again.
 pub const CULET_TELL_MICROPHONE_LOST: i32 = 6;
@@ -61,7 +61,7 @@ const WAITING_S_MAX: f64 = 60.0;
 /// anywhere and does not run backwards.
 pub struct Assistant {
     inner: Guarded<Inner>,
-    cancel: Cancel,
+    cancels: Vec<Cancel>,
 }
 
 struct Inner {
@@ -71,6 +71,8 @@ struct Inner {
     has_told_calls: bool,
     /// The conversation as JSON, for the last view of it.
     written: String,
+    /// Of the session that answers, and of the one that overhears.
+    cancels: Vec<Cancel>,
 }
 
 /// Makes an assistant with a session of its own; NULL options mean the default values. `messages`
@@ -100,16 +102,23 @@ pub unsafe extern "C" fn culet_assistant_new(
             };
             let place = Out::new(assistant, "assistant")?;
             let session = culet::session::Session::new(engine.shared(), &session_options)?;
-            let cancel = session.cancel().clone();
+            let mut cancels = vec![session.cancel().clone()];
             let turn = options.turn.within(session.n_ctx());
             let answers = (options.is_aloud, options.n_tokens_max);
             let mut talk = Talk::new(session, opening, &turn, answers, now_ns)?;
             if engine.shared().sees() {
                 talk.see(options.budget);
             }
-            let (events, written) = (Events::new(), String::new());
-            let inner = Inner { talk, events, has_told_calls: false, written };
-            place.give(Assistant { inner: Guarded::new(inner), cancel });
+            if let Some(wake) = options.wake {
+                let lookout = wake.lookout(engine.shared())?;
+                cancels.push(lookout.session().cancel().clone());
+                talk.wake_by(lookout);
+            }
+            let (mut events, written) = (Events::new(), String::new());
+            events.see(talk.state(), talk.is_awake());
+            let all = cancels.clone();
+            let inner = Inner { talk, events, has_told_calls: false, written, cancels: all };
+            place.give(Assistant { inner: Guarded::new(inner), cancels });
             Ok(())
         })
     }
@@ -140,7 +149,7 @@ pub unsafe extern "C" fn culet_assistant_free(assistant: *mut Assistant) {
 pub unsafe extern "C" fn culet_assistant_cancel(assistant: *const Assistant) {
     // SAFETY: the header asks for `NULL` or a live assistant.
     if let Ok(assistant) = unsafe { handle::borrow(assistant, "assistant") } {
-        assistant.cancel.cancel();
+        assistant.cancels.iter().for_each(Cancel::cancel);
     }
 }
 
@@ -413,7 +422,7 @@ impl Inner {
         now_ns: u64,
         body: impl FnOnce(&mut Talk, &mut TalkSink<'_>) -> culet::Result<()>,
     ) -> Result<(), Failure> {
-        let Self { talk, events, .. } = self;
+        let Self { talk, events, cancels, .. } = self;
         let mut add = |event: TalkEvent<'_>| {
             events.add(event);
             Ok(())
@@ -421,12 +430,12 @@ impl Inner {
         let result = body(talk, &mut add);
         if let Err(e) = &result {
             log::info!("the turn is forgotten: {e}");
-            talk.session().cancel().reset();
+            cancels.iter().for_each(Cancel::reset);
             if let Err(e) = talk.recover(now_ns, &mut add) {
                 log::warn!("the conversation cannot go on yet: {e}");
             }
         }
-        events.see(talk.state());
+        events.see(talk.state(), talk.is_awake());
         Ok(result?)
     }
 }

@@ -2,10 +2,17 @@
 //!
 //! In: numbers of the host. Out: options, which a new assistant checks.
 
-use culet::assistant::BargeIn;
-use culet::assistant::Mode;
-use culet::assistant::TurnOptions;
+use std::ffi::c_char;
+use std::sync::Arc;
 
+use culet::assistant::BargeIn;
+use culet::assistant::Lookout;
+use culet::assistant::Mode;
+use culet::assistant::Phrase;
+use culet::assistant::TurnOptions;
+use culet::session::Session;
+
+use crate::engine::Engine;
 use crate::guard;
 use crate::guard::Guarded;
 use crate::handle;
@@ -30,6 +37,14 @@ pub(super) struct Options {
     pub(super) is_aloud: bool,
     pub(super) n_tokens_max: usize,
     pub(super) budget: u32,
+    pub(super) wake: Option<Wake>,
+}
+
+/// What must be heard first, and which model listens for it; the assistant's own if there is none.
+#[derive(Clone)]
+pub(super) struct Wake {
+    pub(super) phrase: Phrase,
+    pub(super) listener: Option<Arc<culet::engine::Engine>>,
 }
 
 /// Gives options with default values. Free them with culet_assistant_options_free().
@@ -137,8 +152,59 @@ pub unsafe extern "C" fn culet_assistant_options_set_tokens_max(
     unsafe { handle::set((options, err), |o| &o.0, body) }
 }
 
+/// Sets the wake word, a phrase of one to eight words: nothing is answered but what begins with
+/// it, or follows it within 8 s, or an answer within `follow_up_ms` (0: never). `listener` writes
+/// down what is said until the phrase is heard, and needs an encoder for sounds; a small model
+/// saves power, but must know the words. NULL means the assistant's own engine. The options keep
+/// what they need of it. Before the phrase was heard the assistant's own model is given nothing.
+/// Case and punctuation do not count. A NULL phrase, the default, means that none is needed.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn culet_assistant_options_set_wake(
+    options: *mut AssistantOptions,
+    phrase: *const c_char,
+    listener: *const Engine,
+    follow_up_ms: u32,
+    err: *mut Error,
+) -> Status {
+    let body = |o: &mut Options| {
+        o.wake = match phrase.is_null() {
+            true => None,
+            // SAFETY: the header asks for a text that ends with a zero, and `NULL` or an engine.
+            false => Some(unsafe { Wake::new(phrase, listener) }?),
+        };
+        (o.turn.needs_phrase, o.turn.follow_up_ms) = (o.wake.is_some(), follow_up_ms);
+        Ok(())
+    };
+    // SAFETY: the header's conditions.
+    unsafe { handle::set((options, err), |o| &o.0, body) }
+}
+
+impl Wake {
+    /// # Safety
+    /// Both are `NULL` or as the header asks.
+    unsafe fn new(phrase: *const c_char, listener: *const Engine) -> Result<Self, Failure> {
+        // SAFETY: the caller vouches for both.
+        unsafe {
+            let phrase = Phrase::new(handle::text(phrase, "phrase")?)?;
+            let listener = match listener.is_null() {
+                true => None,
+                false => Some(Arc::clone(handle::borrow(listener, "listener")?.shared())),
+            };
+            Ok(Self { phrase, listener })
+        }
+    }
+
+    /// Begins to listen, beside an engine that answers.
+    pub(super) fn lookout(self, own: &Arc<culet::engine::Engine>) -> Result<Lookout, Failure> {
+        let small = self.listener.as_ref().unwrap_or(own);
+        let options = Lookout::options(small.decoder().hparams().n_ctx_train);
+        Ok(Lookout::new(Session::new(small, &options)?, self.phrase)?)
+    }
+}
+
 impl Default for Options {
     fn default() -> Self {
-        Self { turn: TurnOptions::default(), is_aloud: false, n_tokens_max: 512, budget: 70 }
+        let (turn, wake) = (TurnOptions::default(), None);
+        Self { turn, is_aloud: false, n_tokens_max: 512, budget: 70, wake }
     }
 }

@@ -19,6 +19,8 @@ pub const CULET_CACHE_F32: i32 = 0;
 pub const CULET_CACHE_F16: i32 = 1;
 /// Cache of 8-bit blocks.
 pub const CULET_CACHE_Q8_0: i32 = 2;
+/// Cache of 4-bit blocks.
+pub const CULET_CACHE_Q4_0: i32 = 3;
 
 /// How a session is made. One thread at a time uses it.
 pub struct SessionOptions(pub(crate) Guarded<Options>);
@@ -75,9 +77,10 @@ pub unsafe extern "C" fn culet_session_options_set_cache(
             CULET_CACHE_F32 => DType::F32,
             CULET_CACHE_F16 => DType::F16,
             CULET_CACHE_Q8_0 => DType::Q8_0,
+            CULET_CACHE_Q4_0 => DType::Q4_0,
             _ => {
                 return Err(Failure::input(format!(
-                    "cache type {cache}, expected {CULET_CACHE_F32} to {CULET_CACHE_Q8_0}"
+                    "cache type {cache}, expected {CULET_CACHE_F32} to {CULET_CACHE_Q4_0}"
                 )));
             }
         };

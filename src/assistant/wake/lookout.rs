@@ -2,16 +2,21 @@
 //! In: an utterance as it comes. Out: whether it begins with the phrase.
 //! Invariant: nothing that was overheard is kept beyond its utterance, or told to anybody.
 
+use crate::assistant::dictation::about_sound;
+use crate::assistant::dictation::transcribe_prompt;
 use crate::assistant::wake::phrase::Called;
 use crate::assistant::wake::phrase::Phrase;
 use crate::error::Result;
 use crate::media::Pcm;
 use crate::session::Session;
+use crate::session::SessionOptions;
 use crate::text::Conversation;
 use crate::text::Event;
 
 /// Most tokens that are written to see whether a phrase is there.
 const TOKENS_MAX: usize = 64;
+/// Positions for the words around an utterance, what is overheard of it, and a phrase.
+const N_CTX: usize = 1024;
 
 /// Overhears utterances for a phrase.
 pub struct Lookout {
@@ -22,14 +27,25 @@ pub struct Lookout {
 }
 
 impl Lookout {
-    /// Looks out for a phrase in what `session` writes down of the sound in `conversation`.
+    /// Returns how the session is made, for a model that was trained on contexts of `n_ctx_train`.
+    pub fn options(n_ctx_train: usize) -> SessionOptions {
+        SessionOptions::greedy(N_CTX.min(n_ctx_train))
+    }
+
+    /// Looks out for a phrase in what `session` writes down.
     ///
     /// # Errors
-    /// `Input` if there is no place for a sound or no encoder.
-    pub fn new(session: Session, conversation: Conversation, phrase: Phrase) -> Result<Self> {
+    /// `Input` if its model has no encoder for sound.
+    pub fn new(session: Session, phrase: Phrase) -> Result<Self> {
+        let conversation = about_sound(&transcribe_prompt(None));
         let mut lookout = Self { session, conversation, phrase, is_open: false };
         lookout.session.begin_sound(&lookout.conversation, &[])?;
         Ok(lookout)
+    }
+
+    /// Returns the session, for its cancel flag.
+    pub fn session(&self) -> &Session {
+        &self.session
     }
 
     /// Takes in more of the utterance, or the start of the next one.

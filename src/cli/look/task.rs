@@ -13,7 +13,6 @@ use culet::Error;
 use culet::Frame;
 use culet::Pcm;
 use culet::Result;
-use culet::sampler::SamplingOptions;
 use culet::session::Encoded;
 use culet::session::Session;
 use culet::session::SessionOptions;
@@ -138,9 +137,7 @@ impl<'a> Task<'a> {
         let engine = args.model.open(true)?;
         engine.vision()?;
         let n_ctx = n_ctx.min(engine.decoder().hparams().n_ctx_train);
-        let sampling = SamplingOptions::greedy();
-        let options = SessionOptions { n_ctx, sampling, ..SessionOptions::default() };
-        let session = Session::new(&engine, &options)?;
+        let session = Session::new(&engine, &SessionOptions::greedy(n_ctx))?;
         let n_answer_max = args.max_tokens.map_or(usize::MAX, |n| n as usize);
         let (seen, encoded, opened) = (Vec::new(), Duration::ZERO, start.elapsed());
         let n_soft = 0;

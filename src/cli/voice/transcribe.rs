@@ -5,17 +5,11 @@
 use culet::Result;
 use culet::assistant::Dictation;
 use culet::assistant::Written;
+use culet::assistant::about_sound;
 use culet::assistant::dictation_options;
-use culet::ggml::DType;
-use culet::sampler::SamplingOptions;
+use culet::assistant::transcribe_prompt;
 use culet::session::Session;
 use culet::session::SessionOptions;
-use culet::text::Content;
-use culet::text::Conversation;
-use culet::text::MediaKind;
-use culet::text::Message;
-use culet::text::Part;
-use culet::text::Role;
 use serde_json::Value;
 use serde_json::json;
 
@@ -25,10 +19,6 @@ use crate::cli::voice::sound::SoundArgs;
 
 /// Most tokens of a segment: 30 s are 750 soft tokens, and their text comes on top.
 const N_CTX: usize = 2048;
-const WORDS_ONLY: &str = "\n\nFollow these specific instructions for formatting the answer:\n\
-    * Only output the transcription, with no newlines.\n\
-    * When transcribing numbers, write the digits, i.e. write 1.7 and not one point seven, and \
-    write 3 instead of three.";
 
 /// What `transcribe` is told.
 #[derive(clap::Args)]
@@ -81,14 +71,6 @@ pub(crate) fn run_translate(args: &TranslateArgs) -> Result<()> {
     args.output.run(&translate_prompt(args.from.as_deref(), &args.to))
 }
 
-pub(super) fn transcribe_prompt(language: Option<&str>) -> String {
-    let how = match language {
-        Some(language) => format!("in {language} into {language} text"),
-        None => "in its original language".to_owned(),
-    };
-    format!("Transcribe the following speech segment {how}.{WORDS_ONLY}")
-}
-
 fn translate_prompt(from: Option<&str>, to: &str) -> String {
     let from = from.unwrap_or("its original language");
     format!(
@@ -98,12 +80,6 @@ fn translate_prompt(from: Option<&str>, to: &str) -> String {
     )
 }
 
-/// Returns the words and, behind them, the place for the sound.
-pub(super) fn conversation(prompt: &str) -> Conversation {
-    let parts = vec![Part::Text(prompt.to_owned()), Part::Media(MediaKind::Audio, None)];
-    Conversation::new(vec![Message::new(Role::User, Content::Parts(parts))])
-}
-
 impl OutputArgs {
     fn run(&self, prompt: &str) -> Result<()> {
         let Some(blocks) = self.sound.open()? else {
@@ -111,10 +87,8 @@ impl OutputArgs {
         };
         let engine = self.model.open(true)?;
         let n_ctx = N_CTX.min(engine.decoder().hparams().n_ctx_train);
-        let sampling = SamplingOptions::greedy();
-        let options = SessionOptions { n_ctx, sampling, kv: DType::F16, ..Default::default() };
-        let session = Session::new(&engine, &options)?;
-        let conversation = conversation(self.prompt.as_deref().unwrap_or(prompt));
+        let session = Session::new(&engine, &SessionOptions::greedy(n_ctx))?;
+        let conversation = about_sound(self.prompt.as_deref().unwrap_or(prompt));
         let mut dictation = Dictation::new(session, conversation, &dictation_options())?;
         let mut page = Page { args: self, line: String::new(), segments: Vec::new() };
         let mut seconds = 0.0;

@@ -11,17 +11,11 @@ use culet::Result;
 use culet::assistant::Lookout;
 use culet::assistant::Phrase;
 use culet::engine::Engine;
-use culet::ggml::DType;
-use culet::sampler::SamplingOptions;
 use culet::session::Session;
-use culet::session::SessionOptions;
 
 use crate::cli::model;
 use crate::cli::model::ModelArgs;
-use crate::cli::voice::transcribe;
 
-/// Positions for the words around an utterance, what is overheard of it, and a phrase.
-const N_CTX: usize = 1024;
 const MS_PER_SECOND: f32 = 1e3;
 
 /// Whether and how it is called.
@@ -83,12 +77,8 @@ impl WakeArgs {
             true => Arc::clone(engine),
             false => answering.beside(path).open(true)?,
         };
-        let n_ctx = N_CTX.min(small.decoder().hparams().n_ctx_train);
-        let sampling = SamplingOptions::greedy();
-        let options = SessionOptions { n_ctx, sampling, kv: DType::F16, ..Default::default() };
-        let session = Session::new(&small, &options)?;
-        let conversation = transcribe::conversation(&transcribe::transcribe_prompt(None));
-        Lookout::new(session, conversation, phrase.clone()).map(Some)
+        let options = Lookout::options(small.decoder().hparams().n_ctx_train);
+        Lookout::new(Session::new(&small, &options)?, phrase.clone()).map(Some)
     }
 }
 
