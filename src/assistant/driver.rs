@@ -165,7 +165,7 @@ struct Cleaner(Option<(Echo, EchoCanceller)>);
 
 impl Cleaner {
     fn new(echo: Option<Echo>) -> Result<Self> {
-        // What was played before anybody listened is nobody's echo.
+        // From the first time on that it is asked for, what is played is kept.
         echo.iter().for_each(|echo| drop(echo.take()));
         echo.map(|echo| Ok((echo, EchoCanceller::new()?))).transpose().map(Self)
     }

@@ -1,10 +1,16 @@
 //! From a rendered prompt to what the decoder takes, and what of it the cache already holds.
 //!
-//! In: prompt items, encoded media. Out: [`Step`]s, and the common beginning with the cache.
+//! In: prompt items, encoded media. Out: [`Step`]s, the common beginning with the cache, and
+//! [`Batch`]es, which are computed in one pass each.
+//! Invariant: batches end where a sound's blocks do, so a sound that is heard while it is spoken
+//! is cut like one that is whole.
 
 use std::ops::Range;
 use std::sync::Arc;
 
+use crate::decoder::Entry;
+use crate::encoder::BLOCK_TOKENS;
+use crate::encoder::SoftTokens;
 use crate::error::Error;
 use crate::error::Result;
 use crate::session::media::Encoded;
@@ -57,6 +63,67 @@ impl Step {
         match self {
             Self::Token(_) => 1,
             Self::Soft(encoded, segment) => encoded.segments[*segment].n(),
+        }
+    }
+}
+
+/// Soft tokens from row `first` of a segment on, where a block begins.
+#[derive(Clone, Copy)]
+pub(super) struct Rows<'a> {
+    /// The soft tokens.
+    pub(super) soft: &'a SoftTokens,
+    /// Names the content.
+    pub(super) key: u64,
+    /// Segment of the media.
+    pub(super) segment: usize,
+    /// Row of the segment that is the first of these.
+    pub(super) first: usize,
+}
+
+/// What is computed together.
+#[derive(Default)]
+pub(super) struct Batch<'a> {
+    /// What the decoder takes.
+    pub(super) entries: Vec<Entry<'a>>,
+    /// What the cache will hold of it.
+    pub(super) held: Vec<Held>,
+}
+
+/// Cuts the rows of a sound's end, and the steps behind them, into what is computed together.
+///
+/// A whole block of soft tokens is for itself, as it comes from a microphone; the rest of a segment
+/// is joined by the text behind it, since the weights are then read once for both.
+pub(super) fn batches<'a>(tail: Option<Rows<'a>>, steps: &'a [Step]) -> Vec<Batch<'a>> {
+    let (mut batches, mut open) = (Vec::new(), Batch::default());
+    if let Some(rows) = tail {
+        push_rows(&mut batches, &mut open, rows);
+    }
+    for step in steps {
+        match step {
+            Step::Token(id) => {
+                open.entries.push(Entry::Token(*id));
+                open.held.push(Held::Token(*id));
+            }
+            Step::Soft(encoded, segment) => {
+                batches.push(std::mem::take(&mut open));
+                let (soft, key) = (&encoded.segments[*segment], encoded.key);
+                push_rows(&mut batches, &mut open, Rows { soft, key, segment: *segment, first: 0 });
+            }
+        }
+    }
+    batches.push(open);
+    batches.retain(|batch| !batch.entries.is_empty());
+    batches
+}
+
+fn push_rows<'a>(batches: &mut Vec<Batch<'a>>, open: &mut Batch<'a>, rows: Rows<'a>) {
+    let Rows { soft, key, segment, first } = rows;
+    for (i, row) in soft.data.chunks_exact(soft.n_embd.max(1)).enumerate() {
+        open.entries.push(Entry::Soft(row));
+        let (segment, row) = (segment as u32, (first + i) as u32);
+        open.held.push(Held::Soft { key, segment, row });
+        if open.entries.len() == BLOCK_TOKENS {
+            batches.push(std::mem::take(open));
         }
     }
 }
@@ -178,4 +245,41 @@ fn bytes(ids: impl Iterator<Item = TokenId>, tokenizer: &Tokenizer) -> Vec<u8> {
         }
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn soft(n: usize) -> SoftTokens {
+        SoftTokens { data: vec![0.5; 2 * n], n_embd: 2 }
+    }
+
+    fn lengths(batches: &[Batch<'_>]) -> Vec<usize> {
+        assert!(batches.iter().all(|b| b.entries.len() == b.held.len()));
+        batches.iter().map(|b| b.entries.len()).collect()
+    }
+
+    #[test]
+    fn the_rest_of_a_sound_is_joined_by_the_text_behind_it() {
+        let (kind, times_s) = (MediaKind::Audio, Vec::new());
+        let segments = vec![soft(BLOCK_TOKENS + 3), soft(2 * BLOCK_TOKENS)];
+        let sound = Arc::new(Encoded { kind, key: 7, segments, times_s });
+        let text = |n: usize| vec![Step::Token(TokenId(1)); n];
+        let [first, second] = [0, 1].map(|i| vec![Step::Soft(Arc::clone(&sound), i)]);
+        let steps = [text(5), first, text(2), second, text(4)].concat();
+        let whole = batches(None, &steps);
+        let n = BLOCK_TOKENS;
+        assert_eq!(lengths(&whole), [5, n, 3 + 2, n, n, 4]);
+        // The same, cut where a sound that is heard while it is spoken ends.
+        let tail = soft(3);
+        let rows = Rows { soft: &tail, key: 7, segment: 0, first: n };
+        let live = batches(Some(rows), &steps[6..8]);
+        assert_eq!(lengths(&live), [5]);
+        assert_eq!(live[0].held, whole[2].held);
+        let none = soft(0);
+        let end = batches(Some(Rows { soft: &none, ..rows }), &steps[9..]);
+        assert_eq!((lengths(&end), &end[0].held), (vec![4], &whole[5].held));
+        assert!(batches(None, &[]).is_empty());
+    }
 }

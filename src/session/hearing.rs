@@ -22,10 +22,10 @@ const SEGMENT_SAMPLES_MAX: usize = (SEGMENT_SECONDS_MAX * SAMPLE_RATE_HZ) as usi
 
 /// What arriving sound gives.
 pub(super) enum Heard {
-    /// More soft tokens of the open segment.
+    /// More soft tokens of the open segment, in whole blocks.
     Soft(SoftTokens),
-    /// The open segment ended and another begins.
-    NextSegment,
+    /// The open segment ended with these, less than a block, and another begins.
+    NextSegment(SoftTokens),
 }
 
 /// One sound that is being heard.
@@ -92,8 +92,7 @@ impl Hearing {
         while !samples.is_empty() {
             let closes = std::mem::take(&mut self.closes);
             if closes || self.n_in_segment == SEGMENT_SAMPLES_MAX {
-                heard.push(Heard::Soft(self.stream.finish(backend)?));
-                heard.push(Heard::NextSegment);
+                heard.push(Heard::NextSegment(self.stream.finish(backend)?));
                 self.mel.reset();
                 self.stream.reset();
                 self.n_in_segment = 0;
@@ -112,22 +111,18 @@ impl Hearing {
         Ok(heard)
     }
 
-    /// Ends the sound.
-    ///
-    /// # Errors
-    /// `Input` if it was too short for a single soft token.
-    pub(super) fn finish(&mut self, backend: &mut Backend) -> Result<Vec<Heard>> {
+    /// Ends the sound; its last soft tokens, less than a block, are for themselves.
+    pub(super) fn finish(&mut self, backend: &mut Backend) -> Result<(Vec<Heard>, SoftTokens)> {
         let rest = match &mut self.resampler {
             Some(r) => r.finish()?,
             None => Vec::new(),
         };
-        let mut heard = self.samples(&rest, backend)?;
-        heard.push(Heard::Soft(self.stream.finish(backend)?));
-        Ok(heard)
+        let heard = self.samples(&rest, backend)?;
+        Ok((heard, self.stream.finish(backend)?))
     }
 
-    /// Ends the sound on a copy: the tokens that [`finish`](Self::finish) would give, without the
-    /// resampler's tail, and the sound goes on afterwards.
+    /// Ends the sound on a copy: the last tokens that [`finish`](Self::finish) would give, without
+    /// the resampler's tail, and the sound goes on afterwards.
     pub(super) fn guess_end(&mut self, backend: &mut Backend) -> Result<SoftTokens> {
         let state = self.stream.snapshot();
         let soft = self.stream.finish(backend);

@@ -11,6 +11,7 @@ use crate::error::Error;
 use crate::error::Result;
 use crate::media::Pcm;
 use crate::session::feed::Held;
+use crate::session::feed::Rows;
 use crate::session::feed::Step;
 use crate::session::hearing::Heard;
 use crate::session::hearing::Hearing;
@@ -18,6 +19,7 @@ use crate::session::media::Encoded;
 use crate::session::media::key_of;
 use crate::session::timeline::Session;
 use crate::session::timeline::Stats;
+use crate::session::timeline::append;
 use crate::session::timeline::drop_empty;
 use crate::text::Conversation;
 use crate::text::Marker;
@@ -48,6 +50,11 @@ fn no_sound() -> Error {
     Error::input("no sound was begun")
 }
 
+/// Names soft tokens of the sound that is being heard, from this row of this segment on.
+fn rows(soft: &SoftTokens, (segment, first): (usize, usize)) -> Rows<'_> {
+    Rows { soft, key: HEARD_KEY, segment, first }
+}
+
 impl Session {
     /// Feeds a conversation up to a sound that is about to be heard: its last media, which is not
     /// in `media`. Afterwards [`hear`](Self::hear) takes the sound as it arrives.
@@ -70,7 +77,7 @@ impl Session {
             place.ok_or_else(|| Error::input("no place for a sound in the conversation"))?;
         (self.live, self.answer) = (None, None);
         let (stats, n_steps) = self.keep_common(&steps[..=place])?;
-        self.feed(&steps[n_steps..place], false)?;
+        self.feed(None, &steps[n_steps..place], false)?;
         let after = steps[place + 1..].to_vec();
         let segments = vec![self.no_soft()];
         self.live = Some(Live { segments, after, guess: None });
@@ -109,19 +116,18 @@ impl Session {
     }
 
     fn take_one(&mut self, live: &mut Live, heard: Heard) -> Result<()> {
-        let segment = live.segments.len() - 1;
         match heard {
             Heard::Soft(soft) => {
-                let first = live.segments[segment].n();
-                live.segments[segment].append(&soft);
-                self.feed_soft(&soft, HEARD_KEY, segment, first, false)
+                let rows = rows(&soft, append(&mut live.segments, &soft));
+                self.feed(Some(rows), &[], false)
             }
-            Heard::NextSegment => {
+            Heard::NextSegment(rest) => {
                 let tokenizer = self.engine.tokenizer();
                 let marks = [Marker::AudioClose, Marker::AudioOpen];
-                let ids = [tokenizer.marker(marks[0])?, tokenizer.marker(marks[1])?];
+                let [close, open] = marks.map(|mark| tokenizer.marker(mark).map(Step::Token));
+                let rows = rows(&rest, append(&mut live.segments, &rest));
                 live.segments.push(self.no_soft());
-                self.feed_tokens(&ids, false)
+                self.feed(Some(rows), &[close?, open?], false)
             }
         }
     }
@@ -137,13 +143,15 @@ impl Session {
             return self.keep_guess(guess);
         }
         let mut hearing = self.hearing.take().ok_or_else(no_sound)?;
-        let heard = hearing.finish(self.executor.backend_mut());
+        let end = hearing.finish(self.executor.backend_mut());
         self.hearing = Some(hearing);
-        self.take_in(heard?)?;
-        let live = self.live.take().ok_or_else(no_sound)?;
-        let after = live.after.clone();
+        let (heard, tail) = end?;
+        self.take_in(heard)?;
+        let mut live = self.live.take().ok_or_else(no_sound)?;
+        let after = std::mem::take(&mut live.after);
+        let place = append(&mut live.segments, &tail);
         let encoded = self.keep_sound(live)?;
-        self.feed(&after, true)?;
+        self.feed(Some(Rows { key: encoded.key, ..rows(&tail, place) }), &after, true)?;
         self.begin_answer(false);
         Ok(encoded)
     }
@@ -190,18 +198,15 @@ impl Session {
         let tail = tail?;
         live.guess = Some(Guess { n_held: self.held.len(), tail: tail.clone() });
         let segment = live.segments.len() - 1;
-        let first = live.segments[segment].n();
-        self.feed_soft(&tail, HEARD_KEY, segment, first, false)?;
-        self.feed(&live.after, true)?;
+        let place = (segment, live.segments[segment].n());
+        self.feed(Some(rows(&tail, place)), &live.after, true)?;
         self.begin_answer(false);
         Ok(())
     }
 
     fn keep_guess(&mut self, guess: Guess) -> Result<Arc<Encoded>> {
         let mut live = self.live.take().ok_or_else(no_sound)?;
-        if let Some(last) = live.segments.last_mut() {
-            last.append(&guess.tail);
-        }
+        append(&mut live.segments, &guess.tail);
         self.keep_sound(live)
     }
 

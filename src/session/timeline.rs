@@ -5,11 +5,9 @@
 
 use std::sync::Arc;
 
-use crate::decoder::Entry;
 use crate::decoder::Executor;
 use crate::decoder::ExecutorOptions;
 use crate::decoder::KvOptions;
-use crate::encoder::BLOCK_TOKENS;
 use crate::encoder::SoftTokens;
 use crate::engine::Engine;
 use crate::error::Error;
@@ -23,6 +21,7 @@ use crate::sampler::Sampler;
 use crate::sampler::SamplingOptions;
 use crate::session::feed;
 use crate::session::feed::Held;
+use crate::session::feed::Rows;
 use crate::session::feed::Step;
 use crate::session::hearing::Heard;
 use crate::session::hearing::Hearing;
@@ -270,7 +269,9 @@ impl Session {
             key = key_of(MediaKind::Audio, &[key, u64::from(pcm.rate_hz)], &bytes);
             collect(hearing.push(&pcm, self.executor.backend_mut())?, &mut segments);
         }
-        collect(hearing.finish(self.executor.backend_mut())?, &mut segments);
+        let (heard, tail) = hearing.finish(self.executor.backend_mut())?;
+        collect(heard, &mut segments);
+        append(&mut segments, &tail);
         let n_samples = hearing.n_samples();
         hearing.reset();
         self.hearing = Some(hearing);
@@ -307,7 +308,7 @@ impl Session {
         let steps = self.steps(&prompt, media)?;
         (self.live, self.answer) = (None, None);
         let stats = self.keep_common(&steps)?;
-        self.feed(&steps[stats.1..], true)?;
+        self.feed(None, &steps[stats.1..], true)?;
         self.begin_answer(prompt.opens_thought());
         Ok(stats.0)
     }
@@ -344,63 +345,29 @@ impl Session {
         Ok(())
     }
 
-    /// Feeds steps; with `answer`, the last one gives logits.
-    pub(super) fn feed(&mut self, steps: &[Step], answer: bool) -> Result<()> {
-        let mut tokens = Vec::new();
-        for (i, step) in steps.iter().enumerate() {
-            match step {
-                Step::Token(id) => tokens.push(*id),
-                Step::Soft(encoded, segment) => {
-                    self.feed_tokens(&std::mem::take(&mut tokens), false)?;
-                    let encoded = Arc::clone(encoded);
-                    let (soft, key) = (&encoded.segments[*segment], encoded.key);
-                    self.feed_soft(soft, key, *segment, 0, answer && i + 1 == steps.len())?;
-                }
-            }
-        }
-        self.feed_tokens(&tokens, answer)
-    }
-
-    pub(super) fn feed_tokens(&mut self, ids: &[TokenId], answer: bool) -> Result<()> {
-        let entries: Vec<_> = ids.iter().map(|id| Entry::Token(*id)).collect();
-        self.held.extend(ids.iter().map(|id| Held::Token(*id)));
-        self.append(&entries, answer)
-    }
-
-    /// Feeds soft tokens from row `first` of a segment on, in blocks of fixed size.
-    pub(super) fn feed_soft(
+    /// Feeds the end of a sound and steps behind it; with `answer`, the last position gives logits.
+    ///
+    /// After an error `held` is what was computed.
+    pub(super) fn feed(
         &mut self,
-        soft: &SoftTokens,
-        key: u64,
-        segment: usize,
-        first: usize,
+        tail: Option<Rows<'_>>,
+        steps: &[Step],
         answer: bool,
     ) -> Result<()> {
-        let rows: Vec<_> = soft.data.chunks_exact(soft.n_embd).map(Entry::Soft).collect();
-        let n_blocks = rows.len().div_ceil(BLOCK_TOKENS);
-        let mut row = first as u32;
-        for (i, block) in rows.chunks(BLOCK_TOKENS).enumerate() {
-            let segment = segment as u32;
-            let next = row + block.len() as u32;
-            self.held.extend((row..next).map(|row| Held::Soft { key, segment, row }));
-            row = next;
-            self.append(block, answer && i + 1 == n_blocks)?;
+        let batches = feed::batches(tail, steps);
+        let last = batches.len().saturating_sub(1);
+        for (i, batch) in batches.iter().enumerate() {
+            self.held.extend_from_slice(&batch.held);
+            let n_out = usize::from(answer && i == last);
+            let result = self.executor.append_with_logits(&batch.entries, n_out);
+            let result = result.map(|logits| {
+                self.logits.clear();
+                self.logits.extend_from_slice(logits);
+            });
+            self.held.truncate(self.executor.kv().n_past());
+            result?;
         }
         Ok(())
-    }
-
-    /// Computes entries that `held` already names; after an error `held` is what was computed.
-    fn append(&mut self, entries: &[Entry<'_>], answer: bool) -> Result<()> {
-        if entries.is_empty() {
-            return Ok(());
-        }
-        let result = self.executor.append_with_logits(entries, usize::from(answer));
-        let result = result.map(|logits| {
-            self.logits.clear();
-            self.logits.extend_from_slice(logits);
-        });
-        self.held.truncate(self.executor.kv().n_past());
-        result
     }
 
     pub(super) fn begin_answer(&mut self, opens_thought: bool) {
@@ -432,7 +399,7 @@ impl Session {
                 answer.parser.finish(events);
                 return Ok(());
             }
-            self.feed_tokens(&[id], true)?;
+            self.feed(None, &[Step::Token(id)], true)?;
             answer.is_pending = false;
         }
         if self.logits.is_empty() {
@@ -466,13 +433,23 @@ fn collect(heard: Vec<Heard>, segments: &mut Vec<SoftTokens>) {
     for h in heard {
         match h {
             Heard::Soft(soft) => {
-                if let Some(last) = segments.last_mut() {
-                    last.append(&soft);
-                }
+                append(segments, &soft);
             }
-            Heard::NextSegment => segments.push(SoftTokens::default()),
+            Heard::NextSegment(rest) => {
+                append(segments, &rest);
+                segments.push(SoftTokens::default());
+            }
         }
     }
+}
+
+/// Appends to the last segment; returns which that is, and how many soft tokens it had.
+pub(super) fn append(segments: &mut [SoftTokens], soft: &SoftTokens) -> (usize, usize) {
+    let index = segments.len().saturating_sub(1);
+    let Some(last) = segments.last_mut() else { return (0, 0) };
+    let first = last.n();
+    last.append(soft);
+    (index, first)
 }
 
 /// Leaves out a last segment that was too short for a token.

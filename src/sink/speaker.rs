@@ -43,6 +43,8 @@ struct Shared {
     n_cut: AtomicU64,
     /// Whether nobody takes sound any more.
     is_gone: AtomicBool,
+    /// Whether anybody wants to know what is played.
+    is_tapped: AtomicBool,
 }
 
 /// What silences a speaker from any thread.
@@ -65,6 +67,7 @@ impl Scissors {
 /// What a speaker plays, silence included, for whoever takes it out of what a microphone hears.
 pub struct Tap {
     reader: RingReader,
+    shared: Arc<Shared>,
     rate_hz: u32,
 }
 
@@ -75,8 +78,10 @@ impl fmt::Debug for Tap {
 }
 
 impl Tap {
-    /// Returns what was played since the last call, about a second at most.
+    /// Returns what was played since the last call, about a second at most; nothing is kept
+    /// before the first.
     pub fn read(&mut self) -> Pcm {
+        self.shared.is_tapped.store(true, Ordering::Relaxed);
         let mut samples = Vec::new();
         self.reader.read(&mut samples);
         Pcm { samples, rate_hz: self.rate_hz, captured_at_ns: 0 }
@@ -139,15 +144,20 @@ impl SpeakerFeed {
             self.shared.n_cut.fetch_add(n_cut, Ordering::Relaxed);
             self.shared.n_cuts_done.store(n_cuts, Ordering::Release);
         }
+        let is_tapped = self.shared.is_tapped.load(Ordering::Relaxed);
         let n_waiting = self.reader.len();
         let mut n = 0;
         while n < n_wanted {
             let Some(sample) = self.reader.next_sample() else { break };
             put(sample);
-            self.tap.write([sample]);
+            if is_tapped {
+                self.tap.write([sample]);
+            }
             n += 1;
         }
-        self.tap.write((n..n_wanted).map(|_| 0.0));
+        if is_tapped {
+            self.tap.write((n..n_wanted).map(|_| 0.0));
+        }
         self.shared.n_played.fetch_add(n as u64, Ordering::Relaxed);
         if n_waiting > 0 && n < n_wanted {
             self.shared.n_missed.fetch_add((n_wanted - n) as u64, Ordering::Relaxed);
@@ -192,7 +202,7 @@ impl Speaker {
         let shared = Arc::new(Shared::default());
         let (tap, played) = ring();
         let feed = SpeakerFeed { reader, tap, shared: Arc::clone(&shared) };
-        let tap = Some(Tap { reader: played, rate_hz });
+        let tap = Some(Tap { reader: played, shared: Arc::clone(&shared), rate_hz });
         let speaker = Self { name, rate_hz, writer, shared, tap, n_queued: 0, stream: None };
         (speaker, feed)
     }
@@ -295,6 +305,8 @@ mod tests {
     fn a_tap_gives_what_is_played_with_its_silence() {
         let (mut speaker, mut feed) = Speaker::null(24_000).unwrap();
         let mut tap = speaker.tap().unwrap();
+        speaker.play(&[0.75]).unwrap();
+        feed.fill(&mut [0.0; 2]);
         speaker.play(&[0.5, -0.5, 0.25]).unwrap();
         assert!(speaker.tap().is_none() && tap.read().samples.is_empty());
         feed.fill(&mut [0.0; 2]);
