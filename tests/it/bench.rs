@@ -264,6 +264,8 @@ fn speech_is_measured_streamed_and_whole() {
     assert_eq!(kinds, [(Some(1), yes), (Some(1), no), (Some(2), yes), (Some(2), no)]);
     assert!(ends.iter().all(|row| is_measured(row) && row["peer"].is_f64() != peer.is_empty()));
     assert_eq!(of("stream_rtf").len(), 2);
+    let parts = ["speech_end_encode_ms", "speech_end_sample_ms"].map(of);
+    assert!(parts.iter().all(|rows| rows.len() == 1 && is_measured(rows[0])), "{document}");
     let idle = of("idle_cpu_percent");
     assert!(!cfg!(target_os = "linux") || idle.len() == 1 && is_measured(idle[0]), "{document}");
 }

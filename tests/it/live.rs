@@ -11,6 +11,7 @@ use std::io::Read;
 use std::io::Write;
 use std::path::Path;
 use std::process::Child;
+use std::process::ChildStdin;
 use std::process::Command;
 use std::process::Stdio;
 use std::sync::mpsc::Receiver;
@@ -81,16 +82,20 @@ fn lines(stream: impl Read + Send + 'static) -> Receiver<String> {
     receiver
 }
 
-/// Waits for a line; all lines up to the end if there is none.
-fn wait_for(lines: &Receiver<String>, part: &str) -> Result<(), String> {
+/// Waits for a line with one of these in it; all lines up to the end if there is none.
+fn wait_for_any(lines: &Receiver<String>, parts: &[&str]) -> Result<String, String> {
     let mut seen = Vec::new();
     while let Ok(line) = lines.recv_timeout(WATCH) {
-        if line.contains(part) {
-            return Ok(());
+        if parts.iter().any(|part| line.contains(part)) {
+            return Ok(line);
         }
         seen.push(line);
     }
-    Err(format!("no line with {part:?} in {seen:#?}"))
+    Err(format!("no line with {parts:?} in {seen:#?}"))
+}
+
+fn wait_for(lines: &Receiver<String>, part: &str) -> Result<(), String> {
+    wait_for_any(lines, &[part]).map(drop)
 }
 
 impl Server {
@@ -113,10 +118,31 @@ impl Server {
         own(&self.folder, command)
     }
 
+    /// Runs a command of the server and returns what it wrote.
+    fn told(&self, words: &[&str]) -> String {
+        let output = self.own(Command::new("pactl").args(words)).output().unwrap();
+        assert!(output.status.success(), "{words:?}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// Lets the microphone hear the speaker from here on, less loud.
+    fn echo(&self) {
+        let ends = ["source=speaker.monitor", "sink=vmic", "latency_msec=30", "adjust_time=0"];
+        self.told(&[&["load-module", "module-loopback"], &ends[..]].concat());
+        let streams = self.told(&["list", "short", "sink-inputs"]);
+        let id = streams.split_whitespace().next().unwrap();
+        self.told(&["set-sink-input-volume", id, "0.4"]);
+    }
+
     /// Plays a sound at 16 kHz to the microphone, between silences, to its end.
     fn play(&self, sound: &[f32]) {
-        let silence = vec![0.0; 24_000];
-        let all = [&silence[..], sound, &silence, &silence].concat();
+        self.play_after(1.5, sound);
+    }
+
+    /// Plays a sound behind so many seconds of silence, and silence behind it.
+    fn play_after(&self, seconds: f32, sound: &[f32]) {
+        let before = vec![0.0; (seconds * 16_000.0) as usize];
+        let all = [&before[..], sound, &[0.0; 48_000]].concat();
         let mut command = Command::new("pacat");
         command.args(["--playback", "--device=vmic"]).args(RAW).stdin(Stdio::piped());
         let mut child = self.own(&mut command).spawn().unwrap();
@@ -133,24 +159,35 @@ impl Server {
 
     /// Holds a conversation in which this is said once; returns the document at its end.
     fn converse(&self, extra: &[&str], sound: &[f32]) -> Value {
+        self.hold(extra, |told, keys| {
+            let mut press = || extra.contains(&"--push-to-talk").then(|| keys.write_all(b"\n"));
+            press();
+            self.play(sound);
+            press();
+            wait_for(told, "first token")
+        })
+    }
+
+    /// Holds a conversation with whoever reads the lines that it tells and presses its keys;
+    /// returns the document at its end.
+    fn hold(
+        &self,
+        extra: &[&str],
+        act: impl FnOnce(&Receiver<String>, &mut ChildStdin) -> Result<(), String>,
+    ) -> Value {
         let words = ["voice", "-t", "1", "--json", "--greedy", "-n", "40"];
         let mut command = program(&[&words[..], extra].concat());
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = self.own(&mut command).spawn().unwrap();
         let mut keys = child.stdin.take().unwrap();
-        let mut press = || extra.contains(&"--push-to-talk").then(|| keys.write_all(b"\n"));
         let told = lines(child.stderr.take().unwrap());
-        let answered = wait_for(&told, "Ctrl-C ends the conversation").and_then(|()| {
-            press();
-            self.play(sound);
-            press();
-            wait_for(&told, "first token")
-        });
-        if answered.is_err() || !extra.contains(&"--once") {
+        let greeted = wait_for(&told, "Ctrl-C ends the conversation");
+        let acted = greeted.and_then(|()| act(&told, &mut keys));
+        if acted.is_err() || !extra.contains(&"--once") {
             interrupt(&child);
         }
         let output = child.wait_with_output().unwrap();
-        answered.unwrap();
+        acted.unwrap();
         assert_eq!(output.status.code(), Some(0));
         serde_json::from_slice(&output.stdout).unwrap()
     }
@@ -278,4 +315,64 @@ fn what_is_said_between_two_presses_is_a_turn() {
     // Silence before and after it belongs to the turn.
     assert!(to - from > sound.len() as f64 / 16_000.0, "{talk}");
     assert!(!turns[0]["text"].as_str().unwrap().is_empty(), "{talk}");
+}
+
+#[test]
+fn an_assistant_that_hears_itself_answers_itself() {
+    let Some(server) = Server::start("live-loop") else { return };
+    server.echo();
+    let sound = samples(SOUND);
+    let mut found = Vec::new();
+    for _ in 0..TRIES {
+        let mut next = String::new();
+        let talk = server.hold(&["--barge-in"], |told, _| {
+            server.play(&sound);
+            wait_for(told, "heard")?;
+            next = wait_for_any(told, &["heard", "first token"])?;
+            Ok(())
+        });
+        // Its own voice interrupts it before it has said anything.
+        if next.contains("heard") {
+            return;
+        }
+        found.push(talk);
+    }
+    panic!("the microphone does not hear the speaker: {found:#?}");
+}
+
+#[test]
+fn without_its_echo_an_assistant_hears_only_the_user() {
+    let Some(server) = Server::start("live-echo") else { return };
+    server.echo();
+    let (sound, over) = (samples(SOUND), samples("models/tiny/heldout/sounds/seen20.flac"));
+    let expected = talked("models/tiny/heldout/sounds/seen20.flac", &[])["text"].clone();
+    let mut found = Vec::new();
+    for _ in 0..TRIES {
+        let talk = server.hold(&["--barge-in", "--echo-cancel"], |told, _| {
+            server.play(&sound);
+            wait_for(told, "first token")?;
+            std::thread::scope(|scope| {
+                scope.spawn(|| server.play(&sound));
+                wait_for(told, "heard")?;
+                // The answer is being spoken.
+                server.play_after(0.5, &over);
+                wait_for(told, "heard")
+            })?;
+            wait_for(told, "first token")
+        });
+        let turns = talk["turns"].as_array().unwrap();
+        let seconds =
+            |turn: &Value| turn["to_s"].as_f64().unwrap() - turn["from_s"].as_f64().unwrap();
+        let is_whole = seconds(&turns[0]) < sound.len() as f64 / 16_000.0 + 0.5;
+        // A user who speaks before anything was said goes on with the turn.
+        let n_interrupted = ["barge_ins", "rollbacks"].map(|name| talk["counts"][name].as_u64());
+        let is_interrupted = n_interrupted.iter().flatten().sum::<u64>() == 1;
+        let last = turns[turns.len() - 1]["text"].as_str().unwrap();
+        let is_understood = last.ends_with(expected.as_str().unwrap());
+        if is_whole && is_interrupted && is_understood && turns.len() <= 3 {
+            return;
+        }
+        found.push(talk);
+    }
+    panic!("expected {expected} at the end, found {found:#?}");
 }

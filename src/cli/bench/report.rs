@@ -37,6 +37,10 @@ pub(super) enum Case {
     SoundRtf,
     /// From the end of speech to the first token: median over four fillings of the last block.
     SpeechEndMs,
+    /// Of that, the encoder's last block; what is not this or the next is the decoder's pass.
+    SpeechEndEncodeMs,
+    /// Of that, choosing the token.
+    SpeechEndSampleMs,
     /// From the end of speech to the first sample in the speaker, after `n` tokens.
     FirstSoundMs,
     /// Seconds of encoding and prompt for a second of speech, while it comes.
@@ -69,6 +73,8 @@ impl Case {
             Self::PictureMs => "picture_ms",
             Self::SoundRtf => "sound_rtf",
             Self::SpeechEndMs => "speech_end_ms",
+            Self::SpeechEndEncodeMs => "speech_end_encode_ms",
+            Self::SpeechEndSampleMs => "speech_end_sample_ms",
             Self::FirstSoundMs => "first_sound_ms",
             Self::StreamRtf => "stream_rtf",
             Self::IdleCpuPercent => "idle_cpu_percent",

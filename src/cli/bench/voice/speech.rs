@@ -13,7 +13,10 @@ use culet::Error;
 use culet::Pcm;
 use culet::Result;
 use culet::assistant::driver::Mouth;
+use culet::encoder::AudioStream;
 use culet::engine::Engine;
+use culet::frontend::MelStream;
+use culet::ggml::Backend;
 use culet::session::Session;
 use culet::sink::ClauseCutter;
 use culet::sink::Espeak;
@@ -78,6 +81,7 @@ pub(in crate::cli::bench) fn measure(
     for &n in seconds {
         rows.extend(bench.speech_end(n, &mut peers, n_repeat)?);
     }
+    rows.extend(bench.speech_end_parts(n_repeat)?);
     match Espeak::new(None) {
         Ok(voice) => rows.push(bench.first_sound(&voice, n_repeat)?),
         Err(e) => print::say(&format!("the first sound is not measured: {e}")),
@@ -197,6 +201,38 @@ impl Bench {
             Row { streamed: Some(false), ..row(Case::SpeechEndMs, &whole, &theirs) },
             row(Case::StreamRtf, &rtf, &[]),
         ])
+    }
+
+    /// Measures what an end of speech is made of: the encoder's last block, as it is alone, and
+    /// choosing the token.
+    fn speech_end_parts(&mut self, n_repeat: usize) -> Result<[Row; 2]> {
+        let engine = Arc::clone(self.session.engine());
+        let mut backend = Backend::new(&engine.options().backend)?;
+        let mut stream = AudioStream::new(engine.audio()?, &backend)?;
+        let (mut encode, mut sample) = (Vec::new(), Vec::new());
+        for i in 0..n_repeat.next_multiple_of(PHASES) {
+            let n_samples = samples_of(SPOKEN_SECONDS) - (i % PHASES) * PHASE_SAMPLES;
+            let samples = self.sound(n_samples);
+            let (mut mel, mut start) = (MelStream::new(), Instant::now());
+            stream.reset();
+            for packet in samples.chunks(PACKET_SAMPLES) {
+                start = Instant::now();
+                stream.push(&mel.push(packet)?, &mut backend)?;
+            }
+            stream.finish(&mut backend)?;
+            encode.push(ms(start));
+            self.hear(n_samples)?;
+            self.session.end_sound()?;
+            let start = Instant::now();
+            self.session.next(&mut |_| {})?;
+            sample.push(ms(start));
+        }
+        let row = |case, times: &[f64]| Row {
+            seconds: Some(SPOKEN_SECONDS),
+            streamed: Some(true),
+            ..Row::new(case, None, None, times, &[])
+        };
+        Ok([row(Case::SpeechEndEncodeMs, &encode), row(Case::SpeechEndSampleMs, &sample)])
     }
 
     /// From the end of speech to the first sample of an answer in the speaker.
