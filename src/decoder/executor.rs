@@ -31,6 +31,15 @@ pub struct ExecutorOptions {
     pub kv: KvOptions,
 }
 
+/// What was computed so far: counts that no clock changes.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub struct Operations {
+    /// Multiply-adds of products with weights and with the cache.
+    pub n_multiply_adds: u64,
+    /// Nodes of graphs.
+    pub n_nodes: u64,
+}
+
 struct Cached {
     size: Size,
     plan: Plan,
@@ -56,6 +65,7 @@ pub struct Executor {
     kv: KvCache,
     scratch: Scratch,
     logits: Vec<f32>,
+    operations: Operations,
     backend: Backend,
 }
 
@@ -83,6 +93,7 @@ impl Executor {
             kv,
             scratch: Scratch::default(),
             logits: Vec::new(),
+            operations: Operations::default(),
             backend,
         })
     }
@@ -110,6 +121,11 @@ impl Executor {
     /// Returns the flag that stops a computation from another thread.
     pub fn cancel(&self) -> &Cancel {
         self.backend.cancel()
+    }
+
+    /// Returns what was computed since the start.
+    pub fn operations(&self) -> Operations {
+        self.operations
     }
 
     /// Returns the bytes reserved for intermediate values.
@@ -190,6 +206,8 @@ impl Executor {
         self.write_places(plan, ports, *size, positions)?;
         self.kv.begin(size.n);
         plan.compute(&mut self.backend)?;
+        self.operations.n_multiply_adds += plan.n_multiply_adds() as u64;
+        self.operations.n_nodes += plan.n_nodes() as u64;
         self.kv.advance(size.n);
         if let Some(port) = ports.logits {
             plan.read_f32(port, 0, &mut self.logits[first..])?;

@@ -21,6 +21,7 @@ mod weights;
 pub use embed::Entry;
 pub use executor::Executor;
 pub use executor::ExecutorOptions;
+pub use executor::Operations;
 pub use kv::KvCache;
 pub use kv::KvOptions;
 pub use placement::GpuShare;

@@ -190,6 +190,22 @@ fn a_file_packed_for_another_machine_is_refused() {
     assert!(error.to_string().contains("packed for another"), "{error}");
 }
 
+/// Returns the multiply-adds of a prompt of `n` tokens whose last one is answered: layers that make
+/// keys and values run for all, of the last of them only those products, and the rest for one.
+fn multiply_adds(h: &HParams, n: usize) -> usize {
+    /// Cells of the cache that are looked at, of which fewer are seen.
+    const CELLS: usize = 256;
+    let last = h.first_shared - 1;
+    let layers = h.layers.iter().enumerate().map(|(i, l)| {
+        let keys = if l.owns_kv { 2 * h.n_embd * l.n_kv() } else { 0 };
+        let attention = 2 * h.n_embd * l.n_q() + 2 * CELLS * l.n_q();
+        let rest = 3 * h.n_embd * l.n_ff + 3 * h.n_embd * h.n_embd_per_layer;
+        let (of_keys, of_rest) = (if i <= last { n } else { 1 }, if i < last { n } else { 1 });
+        of_keys * keys + of_rest * (attention + rest)
+    });
+    layers.sum::<usize>() + h.n_vocab * h.n_embd
+}
+
 #[test]
 fn the_report_has_its_promised_form() {
     let folder = Folder::new("report");
@@ -213,6 +229,15 @@ fn the_report_has_its_promised_form() {
     let counts = ["prefill", "decode", "bandwidth_share", "open_ms", "first_token_ms"].map(n_of);
     assert_eq!(counts, [2, 2, 2, 1, 1]);
     assert_eq!((n_of("rss_anon_mib"), n_of("picture_ms"), n_of("sound_rtf")), (1, 0, 0));
+    let h = HParams::read(&Gguf::open(Path::new(model)).unwrap()).unwrap();
+    let value =
+        |case: &str| rows.iter().find(|r| r["case"] == case).unwrap()["culet"].as_f64().unwrap();
+    for (case, n) in [("prompt_mega_ops", 8), ("token_mega_ops", 1)] {
+        let (got, want) = (value(case), multiply_adds(&h, n) as f64 / 1e6);
+        // Five digits are written.
+        assert!((got - want).abs() < 1e-4 * want, "{case}: {got}, expected {want}");
+    }
+    assert!(value("token_nodes") < 30.0 * h.layers.len() as f64, "{document}");
     let lines = std::fs::read_to_string(&csv).unwrap();
     assert_eq!(lines.lines().count(), 1 + rows.len());
 }

@@ -57,6 +57,12 @@ pub(super) enum Case {
     SoakGrowthMib,
     /// Bytes that a token needs, of those that memory gives meanwhile.
     BandwidthShare,
+    /// Millions of multiply-adds of a prompt: a count, the same on every machine.
+    PromptMegaOps,
+    /// Millions of multiply-adds of a token of an answer.
+    TokenMegaOps,
+    /// Nodes of the graph of a token of an answer.
+    TokenNodes,
 }
 
 impl Case {
@@ -83,6 +89,9 @@ impl Case {
             Self::SoakEarlyGrowthMib => "soak_early_growth_mib",
             Self::SoakGrowthMib => "soak_growth_mib",
             Self::BandwidthShare => "bandwidth_share",
+            Self::PromptMegaOps => "prompt_mega_ops",
+            Self::TokenMegaOps => "token_mega_ops",
+            Self::TokenNodes => "token_nodes",
         }
     }
 

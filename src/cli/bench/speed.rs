@@ -16,6 +16,7 @@ use culet::decoder::Entry;
 use culet::decoder::Executor;
 use culet::decoder::ExecutorOptions;
 use culet::decoder::KvOptions;
+use culet::decoder::Operations;
 use culet::engine::Engine;
 use culet::engine::EngineOptions;
 use culet::ggml::DType;
@@ -86,6 +87,26 @@ impl Ours {
     fn clear(&mut self) -> Result<()> {
         self.run.kv_mut().rewind(0)
     }
+
+    /// Counts what a prompt of `n` tokens and the token after it need.
+    fn operations(&mut self, n: usize) -> Result<[Row; 3]> {
+        self.clear()?;
+        let (prompt, token) = (self.tokens(n), self.tokens(1));
+        let start = self.run.operations();
+        self.append(&prompt)?;
+        let middle = self.run.operations();
+        self.append(&token)?;
+        let end = self.run.operations();
+        let mega = |from: Operations, to: Operations| {
+            (to.n_multiply_adds - from.n_multiply_adds) as f64 / 1e6
+        };
+        let n_nodes = (end.n_nodes - middle.n_nodes) as f64;
+        Ok([
+            Row::new(Case::PromptMegaOps, Some(n), Some(0), &[mega(start, middle)], &[]),
+            Row::new(Case::TokenMegaOps, Some(1), Some(n), &[mega(middle, end)], &[]),
+            Row::new(Case::TokenNodes, Some(1), Some(n), &[n_nodes], &[]),
+        ])
+    }
 }
 
 fn best(logits: &[f32]) -> TokenId {
@@ -154,6 +175,8 @@ pub(super) fn tokens(
         shares.push(share);
     }
     rows.extend(shares);
+    let shortest = wanted.prefill.iter().copied().min().unwrap_or(N_SHORT);
+    rows.extend(ours.operations(shortest)?);
     Ok(rows)
 }
 

@@ -39,6 +39,7 @@ pub struct Plan {
     ports: Vec<NonNull<sys::ggml_tensor>>,
     #[expect(clippy::vec_box, reason = "ggml keeps their addresses")]
     customs: Vec<Box<Custom>>,
+    n_multiply_adds: usize,
     /// Threads that are worth waking.
     n_threads: usize,
     kernels: Kernels,
@@ -70,7 +71,8 @@ impl Plan {
         } = builder;
         // SAFETY: the graph is alive.
         let n_nodes = unsafe { sys::ggml_graph_n_nodes(graph.as_ptr()) }.max(1) as usize;
-        let n_threads = (work.get() / n_nodes / WORK).max(1);
+        let n_multiply_adds = work.get();
+        let n_threads = (n_multiply_adds / n_nodes / WORK).max(1);
         let places = places.into_inner();
         let memory = match backend.gpu() {
             Some(gpu) if places.iter().any(|p| p.1) => split_memory(graph, &places, gpu, backend)?,
@@ -94,6 +96,7 @@ impl Plan {
             graph,
             ports: ports.into_inner(),
             customs: customs.into_inner(),
+            n_multiply_adds,
             n_threads,
             kernels: kernels.into_inner(),
             _context: context,
@@ -123,6 +126,11 @@ impl Plan {
     pub fn n_nodes(&self) -> usize {
         // SAFETY: the graph lives in the context.
         unsafe { sys::ggml_graph_n_nodes(self.graph.as_ptr()) as usize }
+    }
+
+    /// Returns the multiply-adds of its products, those of cells that are not seen included.
+    pub fn n_multiply_adds(&self) -> usize {
+        self.n_multiply_adds
     }
 
     fn port(&self, port: Port, dtypes: &[DType]) -> Result<(*mut sys::ggml_tensor, usize)> {
