@@ -159,6 +159,8 @@ impl Session {
     fn keep_sound(&mut self, mut live: Live) -> Result<Arc<Encoded>> {
         let n_samples = self.hearing.as_ref().map_or(0, Hearing::n_samples);
         drop_empty(&mut live.segments, n_samples)?;
+        // They grew as they came, and stay for long.
+        live.segments.iter_mut().for_each(|soft| soft.data.shrink_to_fit());
         let (kind, segments) = (MediaKind::Audio, live.segments);
         let rows = segments.iter().flat_map(|s| &s.data);
         let bytes: Vec<u8> = rows.flat_map(|x| x.to_le_bytes()).collect();
