@@ -2,8 +2,8 @@
  *
  * In: the folder CULET_TEST_CAMERA, and frames on stdin. The folder holds `name`, what the system
  * calls the camera, and `dev/video0`, a line for each mode (`YUYV 640 480 30`) or fault (`busy`,
- * `denied`). A frame is its length in four bytes, lowest first, and its bytes; where they end, the
- * camera is pulled out.
+ * `denied`). A frame is its length in four bytes, lowest first, and its bytes; one that is longer
+ * than its mode's is an error of the device. Where they end, the camera is pulled out.
  * Out: what Linux answers, to a program that is started with LD_PRELOAD of this.
  * Source: the kernel's description of V4L2, for capture with mapped buffers.
  * A call that is not about the camera goes where it went.
@@ -136,6 +136,7 @@ static uint32_t frame_bytes(const struct mode *mode)
 {
     uint32_t n_pixels = mode->width * mode->height;
     switch (mode->layout) {
+    case V4L2_PIX_FMT_GREY: return n_pixels;
     case V4L2_PIX_FMT_NV12: return n_pixels * 3 / 2;
     case V4L2_PIX_FMT_RGB24:
     case V4L2_PIX_FMT_BGR24: return n_pixels * 3;

@@ -201,6 +201,8 @@ pub use device::cameras;
 
 #[cfg(feature = "camera")]
 mod device {
+    use std::panic::AssertUnwindSafe;
+    use std::panic::catch_unwind;
     use std::sync::mpsc;
     use std::time::Duration;
     use std::time::Instant;
@@ -227,6 +229,8 @@ mod device {
     const OPEN_SECONDS_MAX: u64 = 10;
     /// Most frames in a row that may fail before the device counts as gone.
     const FAILURES_MAX: u32 = 30;
+    /// How long a device that failed is left alone.
+    const RETRY_PAUSE: Duration = Duration::from_millis(20);
     /// The layouts that we convert, dearest to convert last.
     const FORMATS: [FrameFormat; 6] = [
         FrameFormat::RAWRGB,
@@ -289,14 +293,16 @@ mod device {
         }
     }
 
-    /// Puts frames into the slot until the camera is closed or fails.
+    /// Puts frames into the slot until the camera is closed or fails. A frame that failed may leave
+    /// the device's buffers where no next one comes from, so its stream is opened anew.
     fn watch(mut device: Device, mut feed: CameraFeed) {
         let begin = Instant::now();
         let mut n_failures = 0;
         loop {
             let frame = match device.frame() {
                 Ok(frame) => frame,
-                Err(_) if n_failures < FAILURES_MAX => {
+                Err(e) if n_failures < FAILURES_MAX && reopen(&mut device) => {
+                    log::info!("a frame of the camera failed: {e}");
                     n_failures += 1;
                     continue;
                 }
@@ -313,6 +319,16 @@ mod device {
                 return;
             }
         }
+    }
+
+    /// Opens a device's stream anew and returns whether the device is still there.
+    fn reopen(device: &mut Device) -> bool {
+        std::thread::sleep(RETRY_PAUSE);
+        // Closing a stream panics where the device cannot stop.
+        let reopened = catch_unwind(AssertUnwindSafe(|| {
+            device.stop_stream().and_then(|()| device.open_stream())
+        }));
+        matches!(reopened, Ok(Ok(())))
     }
 
     fn layout(format: FrameFormat) -> PixelFormat {
@@ -377,10 +393,20 @@ mod device {
         formats.iter().filter(|f| FORMATS.contains(&f.format())).min_by_key(|f| cost(f)).copied()
     }
 
+    /// Returns our error for a device that offers none of [`FORMATS`]; on Linux the package behind
+    /// them takes grey for another code than V4L2 does, and so never finds it.
     fn no_layout(place: &str) -> Error {
-        Error::unsupported(format!(
-            "{place}: has no layout that is read; YUYV, NV12, RGB, grey and MJPEG are"
-        ))
+        Error::unsupported(match cfg!(target_os = "linux") {
+            true => format!(
+                "{place}: has no layout that is read; YUYV, NV12, RGB and MJPEG are. Choose another \
+                 with --device, or for grey ones let ffmpeg read it: ffmpeg -f v4l2 -i /dev/video0 \
+                 -f image2pipe -c:v ppm - | culet watch \"...\" --frames - --live"
+            ),
+            false => format!(
+                "{place}: has no layout that is read; YUYV, NV12, RGB, grey and MJPEG are. Choose \
+                 another with --device"
+            ),
+        })
     }
 
     /// Returns our error for one of the camera system's, which says most of it in text.
@@ -396,6 +422,11 @@ mod device {
         } else if text.contains("failed to fufill") {
             // Sic: none of the layouts that are wanted is there.
             no_layout(place)
+        } else if text.contains("frameformat") && text.contains("unsupported") {
+            Error::unsupported(format!(
+                "{place}: is set to a layout that is not read; set another one that it has, such as \
+                 with v4l2-ctl --set-fmt-video=pixelformat=YUYV"
+            ))
         } else {
             Error::device(format!("{place}: cannot be opened; check that it is plugged in"))
         };

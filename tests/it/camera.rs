@@ -224,6 +224,8 @@ fn what_a_camera_refuses_is_said() {
         ("busy\nYUYV 128 96 30\n", "is used by another program; close that first"),
         ("denied\nYUYV 128 96 30\n", "permission denied; allow it"),
         ("H264 128 96 30\n", "has no layout that is read; YUYV"),
+        ("GREY 128 96 30\n", "has no layout that is read; YUYV, NV12, RGB and MJPEG are. Choose"),
+        ("GREY 128 96 30\nYUYV 128 96 30\n", "is set to a layout that is not read; set another"),
     ];
     for (number, (modes, words)) in cases.into_iter().enumerate() {
         let Some(camera) = Camera::new(&format!("refuses-{number}"), modes) else { return };
@@ -242,4 +244,28 @@ fn damaged_frames_are_passed_over() {
     let frames = [b"\xff\xd8no jpeg".to_vec(), whole[..whole.len() / 2].to_vec(), whole];
     let words = [&["see", "What is it?"], &BRIEF[..]].concat();
     assert_eq!(camera.json_of(&words, &frames)["pictures"][0]["width"], 128);
+}
+
+#[test]
+fn a_frame_that_the_device_fails_at_does_not_end_it() {
+    let Some(camera) = Camera::new("transient", "YUYV 128 96 30\n") else { return };
+    let (whole, failed) = (bars("YUYV", 128, 96), vec![0; 4 * 128 * 96]);
+    let words = ["watch", "x", "--every", "0", "--json", "-n", "1", "-t", "1"];
+    let mut child = camera.program(&words).spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut look = || -> Value { serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap() };
+    for frames in [vec![&failed, &failed, &whole], vec![&failed, &vec![128; 2 * 128 * 96]]] {
+        frames.iter().for_each(|frame| send(&mut stdin, frame).unwrap());
+        assert!(look()["change"].as_f64() > Some(0.0));
+    }
+    for _ in 0..64 {
+        // A device that fails again and again is given up.
+        let _ = send(&mut stdin, &failed);
+    }
+    drop(stdin);
+    let output = child.wait_with_output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("stopped; plug it in again"), "{said}");
 }
