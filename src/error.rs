@@ -1,7 +1,10 @@
 //! The one error type: what went wrong, where, and what can be done about it.
 
+use std::cell::Cell;
 use std::error::Error as StdError;
 use std::fmt;
+use std::panic::AssertUnwindSafe;
+use std::panic::catch_unwind;
 
 /// Result of every fallible call in this crate.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -139,6 +142,31 @@ impl StdError for Error {
     }
 }
 
+thread_local! {
+    /// Whether this thread runs code whose panics are caught.
+    static IS_GUARDED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Tells whether this thread runs code of others whose panics are caught and become errors. A
+/// host's panic hook may then be silent; the library installs none.
+pub fn is_guarded() -> bool {
+    IS_GUARDED.get()
+}
+
+/// Runs code of others that panics where it should return an error; nothing if it did. What it
+/// worked on is not used afterwards.
+pub(crate) fn guarded<T>(body: impl FnOnce() -> T) -> Option<T> {
+    /// Puts back what was before, also when a panic passes.
+    struct Before(bool);
+    impl Drop for Before {
+        fn drop(&mut self) {
+            IS_GUARDED.set(self.0);
+        }
+    }
+    let _before = Before(IS_GUARDED.replace(true));
+    catch_unwind(AssertUnwindSafe(body)).ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -155,5 +183,18 @@ mod tests {
         let cause = std::io::Error::other("disk gone");
         let e = Error::io("model.gguf: cannot be read").with_source(cause);
         assert_eq!(e.source().map(|s| s.to_string()), Some("disk gone".to_owned()));
+    }
+
+    #[test]
+    fn guards_end_with_their_code() {
+        assert!(!is_guarded());
+        assert_eq!(guarded(|| (guarded(is_guarded), is_guarded())), Some((Some(true), true)));
+        assert!(!is_guarded());
+        let usual = guarded(|| {
+            let inner = guarded(|| std::panic::resume_unwind(Box::new("a decoder's")));
+            (inner, is_guarded())
+        });
+        assert_eq!(usual, Some((None::<()>, true)));
+        assert!(!is_guarded());
     }
 }

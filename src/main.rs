@@ -11,6 +11,7 @@ use clap::Parser;
 fn main() -> ExitCode {
     let program = cli::Program::parse();
     cli::print::start_log(program.verbose, program.quiet);
+    cli::print::hush_guarded_panics();
     match program.verb.run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => cli::print::failure(&error),

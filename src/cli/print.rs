@@ -6,11 +6,13 @@ use std::error::Error as StdError;
 use std::io;
 use std::io::IsTerminal;
 use std::io::Write;
+use std::panic;
 use std::process::ExitCode;
 
 use culet::Error;
 use culet::ErrorKind;
 use culet::Result;
+use culet::error::is_guarded;
 use log::Level;
 use log::LevelFilter;
 use serde_json::Value;
@@ -39,6 +41,16 @@ pub(crate) fn start_log(verbose: u8, quiet: bool) {
             _ => writeln!(out, "{}: {}", record.target(), record.args()),
         })
         .init();
+}
+
+/// Says nothing of panics that the library catches in decoders and turns into errors.
+pub(crate) fn hush_guarded_panics() {
+    let usual = panic::take_hook();
+    panic::set_hook(Box::new(move |info| {
+        if !is_guarded() {
+            usual(info);
+        }
+    }));
 }
 
 /// Writes a piece of the result, at once.

@@ -201,8 +201,6 @@ pub use device::cameras;
 
 #[cfg(feature = "camera")]
 mod device {
-    use std::panic::AssertUnwindSafe;
-    use std::panic::catch_unwind;
     use std::sync::mpsc;
     use std::time::Duration;
     use std::time::Instant;
@@ -224,6 +222,7 @@ mod device {
     use crate::error::Error;
     use crate::error::ErrorKind;
     use crate::error::Result;
+    use crate::error::guarded;
 
     /// Longest that opening a device may take.
     const OPEN_SECONDS_MAX: u64 = 10;
@@ -325,10 +324,8 @@ mod device {
     fn reopen(device: &mut Device) -> bool {
         std::thread::sleep(RETRY_PAUSE);
         // Closing a stream panics where the device cannot stop.
-        let reopened = catch_unwind(AssertUnwindSafe(|| {
-            device.stop_stream().and_then(|()| device.open_stream())
-        }));
-        matches!(reopened, Ok(Ok(())))
+        let reopened = guarded(|| device.stop_stream().and_then(|()| device.open_stream()));
+        matches!(reopened, Some(Ok(())))
     }
 
     fn layout(format: FrameFormat) -> PixelFormat {
@@ -398,9 +395,9 @@ mod device {
     fn no_layout(place: &str) -> Error {
         Error::unsupported(match cfg!(target_os = "linux") {
             true => format!(
-                "{place}: has no layout that is read; YUYV, NV12, RGB and MJPEG are. Choose another \
-                 with --device, or for grey ones let ffmpeg read it: ffmpeg -f v4l2 -i /dev/video0 \
-                 -f image2pipe -c:v ppm - | culet watch \"...\" --frames - --live"
+                "{place}: has no layout that is read; YUYV, NV12, RGB and MJPEG are. Choose \
+                 another with --device, or for grey ones let ffmpeg read it: ffmpeg -f v4l2 \
+                 -i /dev/video0 -f image2pipe -c:v ppm - | culet watch \"...\" --frames - --live"
             ),
             false => format!(
                 "{place}: has no layout that is read; YUYV, NV12, RGB, grey and MJPEG are. Choose \
@@ -424,8 +421,8 @@ mod device {
             no_layout(place)
         } else if text.contains("frameformat") && text.contains("unsupported") {
             Error::unsupported(format!(
-                "{place}: is set to a layout that is not read; set another one that it has, such as \
-                 with v4l2-ctl --set-fmt-video=pixelformat=YUYV"
+                "{place}: is set to a layout that is not read; set another one that it has, such \
+                 as with v4l2-ctl --set-fmt-video=pixelformat=YUYV"
             ))
         } else {
             Error::device(format!("{place}: cannot be opened; check that it is plugged in"))

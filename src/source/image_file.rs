@@ -5,8 +5,6 @@
 
 use std::fmt;
 use std::io::Cursor;
-use std::panic::AssertUnwindSafe;
-use std::panic::catch_unwind;
 use std::path::Path;
 
 use image::AnimationDecoder;
@@ -23,6 +21,7 @@ use image::metadata::Orientation;
 
 use crate::error::Error;
 use crate::error::Result;
+use crate::error::guarded;
 use crate::media::FRAME_SIDE_PX_MAX;
 use crate::media::Frame;
 use crate::media::check_size;
@@ -168,7 +167,7 @@ impl Iterator for FrameStream {
 
 /// Runs code of the decoders; their panics become errors.
 fn guard<T>(name: &str, body: impl FnOnce() -> Result<T>) -> Result<T> {
-    catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(|_| {
+    guarded(body).unwrap_or_else(|| {
         Err(Error::format(format!("{name}: is damaged in a way that no decoder expects")))
     })
 }

@@ -9,8 +9,6 @@ use std::io::Cursor;
 use std::io::ErrorKind as IoKind;
 use std::io::Read;
 use std::io::Seek;
-use std::panic::AssertUnwindSafe;
-use std::panic::catch_unwind;
 use std::path::Path;
 
 use symphonia::core::codecs::CodecParameters;
@@ -32,6 +30,7 @@ use symphonia::core::packet::Packet;
 
 use crate::error::Error;
 use crate::error::Result;
+use crate::error::guarded;
 use crate::media::Pcm;
 use crate::media::check_rate;
 use crate::source::wav_header::WavHeader;
@@ -315,7 +314,7 @@ impl<S: Read + Seek + Send + Sync> MediaSource for WavHeader<S> {
 
 /// Runs code of the decoders; their panics become errors.
 fn guard<T>(name: &str, body: impl FnOnce() -> Result<T>) -> Result<T> {
-    catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(|_| {
+    guarded(body).unwrap_or_else(|| {
         Err(Error::format(format!("{name}: is damaged in a way that no decoder expects")))
     })
 }

@@ -19,6 +19,7 @@ use culet::text::Conversation;
 use culet::text::Event;
 use serde_json::Value;
 
+use crate::program::Scratch;
 use crate::program::culet;
 use crate::program::json_of;
 use crate::program::program;
@@ -164,6 +165,22 @@ fn wrong_sounds_say_what_to_do() {
 }
 
 /// Returns what `run` makes of a whole sound.
+
+#[test]
+fn a_decoder_that_panics_is_told_as_a_damaged_file_alone() {
+    // Of 65,535 channels a frame's bytes do not fit the 16 bits in which the decoder counts them.
+    let format = [&[1, 0, 255, 255][..], &16_000_u32.to_le_bytes(), &[0, 0, 0, 0, 0, 0, 16, 0]];
+    let sound =
+        [&b"RIFF\x28\0\0\0WAVEfmt \x10\0\0\0"[..], &format.concat(), b"data\x04\0\0\0\0\0\0\0"];
+    let scratch = Scratch::new("panics");
+    let sound = scratch.write("panics.wav", sound.concat());
+    let output = culet(&["transcribe", "--audio", &sound]);
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    let damaged = "panics.wav: is damaged in a way that no decoder expects";
+    assert!(said.contains(damaged) && !said.contains("panicked"), "{said}");
+}
+
 fn asked(sound: &str, extra: &[&str]) -> Value {
     let words = ["run", "-t", "1", "--json", "--greedy", "-n", "40", "--audio", sound];
     json_of(&[&words[..], extra].concat())
