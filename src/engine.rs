@@ -208,11 +208,12 @@ impl Engine {
         })
     }
 
-    /// Checks a session's cache, intermediate values and the weights against the memory limit.
+    /// Checks a session's cache, intermediate values and the weights, with what is computed beside
+    /// it, against the memory limit.
     ///
     /// # Errors
     /// `Memory` naming the context that would fit.
-    pub fn check_memory(&self, kv: &KvOptions) -> Result<()> {
+    pub fn check_memory(&self, kv: &KvOptions, beside_bytes: usize) -> Result<()> {
         let Some(limit) = self.options.memory_bytes_max else { return Ok(()) };
         let h = self.decoder.hparams();
         let dtype = TensorType::from_id(kv.dtype.id())
@@ -220,7 +221,8 @@ impl Engine {
         let shape = memory::KvShape { n_ctx: kv.n_ctx, n_batch: kv.n_batch, dtype };
         let widest = h.layers.iter().map(|l| l.n_ff).max().unwrap_or(0) + 4 * h.n_embd;
         let compute = (kv.n_batch * widest * 3 + 2 * h.n_vocab) * size_of::<f32>();
-        memory::check_fit(h, &shape, self.weight_bytes() + compute as u64, limit)
+        let other = self.weight_bytes() + (compute + beside_bytes) as u64;
+        memory::check_fit(h, &shape, other, limit)
     }
 
     /// Returns the bytes of weights that answering reads, the per-layer table aside.

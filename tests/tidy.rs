@@ -65,9 +65,9 @@ const RESERVED: [(&[&str], &[&str], &str); 4] = [
      "move it behind a safe method of src/ggml or src/gguf/mapping.rs"),
     (&["thread::spawn", "thread::scope", "thread::Builder"],
      // The engine opens the tokenizer beside the decoder, and is done with the thread then; a
-     // video's threads read the output of ffmpeg and end with it.
-     &["assistant/driver.rs", "source/camera.rs", "source/video/child.rs", "engine.rs", "main.rs",
-       "cli/"],
+     // video's threads read the output of ffmpeg and end with it; a scout's ends with the scout.
+     &["assistant/driver.rs", "source/camera.rs", "source/video/child.rs", "engine.rs",
+       "session/scout.rs", "main.rs", "cli/"],
      "let assistant/driver.rs own the thread and make this a function that it calls"),
     (&["Instant::now", "SystemTime::now"],
      &["assistant/driver.rs", "ggml/compute/profile.rs", "source/", "sink/", "main.rs", "cli/"],

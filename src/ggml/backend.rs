@@ -7,10 +7,12 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::Once;
 use std::sync::atomic::AtomicBool;
+use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
 
 use llama_cpp_sys_2 as sys;
 
+use super::compute::Parts;
 use super::compute::Profile;
 use super::gpu;
 use super::gpu::DeviceInfo;
@@ -50,6 +52,22 @@ impl Cancel {
     }
 }
 
+/// Most threads that compute, which another thread may change meanwhile.
+#[derive(Clone, Debug)]
+pub struct ThreadLimit(Arc<AtomicUsize>);
+
+impl ThreadLimit {
+    /// Lets at most `n` threads, and at least one, compute the next graph or the next part of one.
+    pub fn set(&self, n: usize) {
+        self.0.store(n.max(1), Ordering::Relaxed);
+    }
+
+    /// Returns how many threads may compute.
+    pub fn get(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
 /// What to compute on.
 #[derive(Clone, Debug, Default)]
 pub struct BackendOptions {
@@ -68,9 +86,11 @@ pub struct Backend {
     n_threads: usize,
     /// Tells ggml how many of them compute the next graph.
     set_threads: Option<SetThreads>,
+    limit: ThreadLimit,
     gpu_bytes_max: Option<u64>,
     cancel: Cancel,
     profile: Option<Profile>,
+    parts: Option<Parts>,
 }
 
 // SAFETY: ggml backends hold no thread-local state; one thread uses them at a time because
@@ -174,9 +194,11 @@ impl Backend {
             pool: None,
             n_threads,
             set_threads: None,
+            limit: ThreadLimit(Arc::new(AtomicUsize::new(n_threads))),
             gpu_bytes_max: None,
             cancel,
             profile,
+            parts: None,
         };
         backend.start_threads()?;
         if let Some(name) = &options.gpu {
@@ -230,12 +252,33 @@ impl Backend {
         Ok(())
     }
 
-    /// Lets so many threads, at most all, compute the next graph.
+    /// Lets so many threads, at most all and at most the limit, compute the next graph.
     pub(super) fn use_threads(&mut self, n: usize) {
+        let n = n.min(self.n_threads).min(self.limit.get());
         if let Some(set) = self.set_threads {
             // SAFETY: the backend is alive, and the pool has as many threads.
-            unsafe { set(self.cpu.as_ptr(), n.min(self.n_threads) as i32) };
+            unsafe { set(self.cpu.as_ptr(), n as i32) };
         }
+    }
+
+    /// Returns the limit of its threads, which is all of them at first.
+    pub fn thread_limit(&self) -> &ThreadLimit {
+        &self.limit
+    }
+
+    /// From here on computes graphs in parts, so that a thread limit which changes meanwhile soon
+    /// counts; the values are the same.
+    ///
+    /// # Errors
+    /// `Memory` if there is no room for a part.
+    pub fn compute_in_parts(&mut self) -> Result<()> {
+        self.parts = Some(Parts::new()?);
+        Ok(())
+    }
+
+    /// Returns what computes graphs in parts, if they are.
+    pub(super) fn parts(&mut self) -> &mut Option<Parts> {
+        &mut self.parts
     }
 
     /// Returns the number of processor threads.

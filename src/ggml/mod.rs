@@ -27,6 +27,7 @@ pub use backend::Backend;
 pub use backend::BackendOptions;
 pub use backend::Cancel;
 pub use backend::THREADS_MAX;
+pub use backend::ThreadLimit;
 pub use backend::default_threads;
 pub use buffer::Owner;
 pub use buffer::Placement;

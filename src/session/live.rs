@@ -162,10 +162,8 @@ impl Session {
         // They grew as they came, and stay for long.
         live.segments.iter_mut().for_each(|soft| soft.data.shrink_to_fit());
         let (kind, segments) = (MediaKind::Audio, live.segments);
-        let rows = segments.iter().flat_map(|s| &s.data);
-        let bytes: Vec<u8> = rows.flat_map(|x| x.to_le_bytes()).collect();
         let numbers: Vec<u64> = segments.iter().map(|s| s.n() as u64).collect();
-        let key = key_of(kind, &numbers, &bytes);
+        let key = key_of(kind, &numbers, segments.iter().map(|s| &s.data[..]));
         for held in &mut self.held {
             if let Held::Soft { key: mark, .. } = held
                 && *mark == HEARD_KEY

@@ -8,7 +8,11 @@ use std::hash::Hasher;
 use std::sync::Arc;
 
 use crate::encoder::SoftTokens;
+use crate::engine::Engine;
 use crate::error::Result;
+use crate::frontend::Patches;
+use crate::ggml::Backend;
+use crate::media::Frame;
 use crate::session::bytes::Input;
 use crate::session::bytes::Output;
 use crate::session::bytes::malformed;
@@ -99,12 +103,38 @@ impl fmt::Debug for Encoded {
 }
 
 /// Hashes content into a key.
-pub(super) fn key_of(kind: MediaKind, numbers: &[u64], bytes: &[u8]) -> u64 {
+pub(super) fn key_of<'a>(
+    kind: MediaKind,
+    numbers: &[u64],
+    content: impl IntoIterator<Item = &'a [f32]>,
+) -> u64 {
     let mut hasher = std::hash::DefaultHasher::new();
     hasher.write_u8(kind as u8);
     numbers.iter().for_each(|n| hasher.write_u64(*n));
-    hasher.write(bytes);
+    content.into_iter().flatten().for_each(|value| hasher.write(&value.to_le_bytes()));
     hasher.finish()
+}
+
+/// Hashes a picture and its budget into a key.
+pub(super) fn picture_key(frame: &Frame, budget: u32) -> u64 {
+    let mut hasher = std::hash::DefaultHasher::new();
+    hasher.write_u8(MediaKind::Image as u8);
+    [frame.width(), frame.height(), budget].iter().for_each(|n| hasher.write_u64((*n).into()));
+    hasher.write(frame.rgb());
+    hasher.finish()
+}
+
+/// Encodes a picture within a budget of soft tokens.
+pub(super) fn encode_picture(
+    engine: &Engine,
+    frame: &Frame,
+    budget: u32,
+    backend: &mut Backend,
+) -> Result<Encoded> {
+    let patches = Patches::from_frame(frame, budget)?;
+    let soft = engine.vision()?.encode(&patches, backend)?;
+    let (kind, key) = (MediaKind::Image, picture_key(frame, budget));
+    Ok(Encoded { kind, key, segments: vec![soft], times_s: Vec::new() })
 }
 
 /// The media of recent questions; the one that was longest not asked for is first.
@@ -155,12 +185,21 @@ mod tests {
     }
 
     #[test]
-    fn keys_name_kind_numbers_and_bytes() {
+    fn keys_name_kind_numbers_and_content() {
+        let of = |kind, number, value| key_of(kind, &[number], [&[value][..]]);
+        let picture = |sides: (u32, u32), value, budget| {
+            let frame = Frame::new(sides.0, sides.1, vec![value; 6]).unwrap();
+            picture_key(&frame, budget)
+        };
         let keys = [
-            key_of(MediaKind::Image, &[1], &[1]),
-            key_of(MediaKind::Audio, &[1], &[1]),
-            key_of(MediaKind::Image, &[2], &[1]),
-            key_of(MediaKind::Image, &[1], &[2]),
+            of(MediaKind::Image, 1, 1.0),
+            of(MediaKind::Audio, 1, 1.0),
+            of(MediaKind::Image, 2, 1.0),
+            of(MediaKind::Image, 1, 2.0),
+            picture((1, 2), 1, 70),
+            picture((2, 1), 1, 70),
+            picture((1, 2), 2, 70),
+            picture((1, 2), 1, 140),
         ];
         for (i, a) in keys.iter().enumerate() {
             assert!(keys[i + 1..].iter().all(|b| a != b));

@@ -12,7 +12,6 @@ use crate::encoder::SoftTokens;
 use crate::engine::Engine;
 use crate::error::Error;
 use crate::error::Result;
-use crate::frontend::Patches;
 use crate::ggml::Cancel;
 use crate::ggml::DType;
 use crate::media::Frame;
@@ -28,7 +27,9 @@ use crate::session::hearing::Hearing;
 use crate::session::live::Live;
 use crate::session::media::Encoded;
 use crate::session::media::Kept;
+use crate::session::media::encode_picture;
 use crate::session::media::key_of;
+use crate::session::media::picture_key;
 use crate::text::Conversation;
 use crate::text::Event;
 use crate::text::Marker;
@@ -107,6 +108,7 @@ impl Answer {
 /// One timeline.
 pub struct Session {
     pub(super) engine: Arc<Engine>,
+    pub(super) kv: KvOptions,
     pub(super) executor: Executor,
     pub(super) held: Vec<Held>,
     pub(super) logits: Vec<f32>,
@@ -129,11 +131,12 @@ impl Session {
             n_batch: options.n_batch,
             dtype: options.kv,
         };
-        engine.check_memory(&kv)?;
+        engine.check_memory(&kv, 0)?;
         let backend = engine.options().backend.clone();
         let executor = Executor::new(engine.decoder(), &ExecutorOptions { backend, kv })?;
         let mut session = Self {
             engine: Arc::clone(engine),
+            kv,
             executor,
             held: Vec::new(),
             logits: Vec::new(),
@@ -208,20 +211,19 @@ impl Session {
     /// # Errors
     /// `Input` if there is no mmproj or the picture or budget cannot be used.
     pub fn encode_picture(&mut self, frame: &Frame, budget: u32) -> Result<Arc<Encoded>> {
-        let numbers = [frame.width(), frame.height(), budget].map(u64::from);
-        let key = key_of(MediaKind::Image, &numbers, frame.rgb());
-        if let Some(found) = self.kept.find(key) {
+        if let Some(found) = self.kept.find(picture_key(frame, budget)) {
             return Ok(found);
         }
-        let soft = self.encode_frame(frame, budget)?;
-        let (kind, segments) = (MediaKind::Image, vec![soft]);
-        Ok(self.kept.keep(Encoded { kind, key, segments, times_s: Vec::new() }))
+        let backend = self.executor.backend_mut();
+        Ok(self.kept.keep(encode_picture(&self.engine, frame, budget, backend)?))
     }
 
-    fn encode_frame(&mut self, frame: &Frame, budget: u32) -> Result<SoftTokens> {
-        let engine = Arc::clone(&self.engine);
-        let patches = Patches::from_frame(frame, budget)?;
-        engine.vision()?.encode(&patches, self.executor.backend_mut())
+    /// Takes what was encoded elsewhere, and keeps it for questions to come.
+    pub fn keep(&mut self, encoded: Encoded) -> Arc<Encoded> {
+        match self.kept.find(encoded.key) {
+            Some(found) => found,
+            None => self.kept.keep(encoded),
+        }
     }
 
     /// Encodes frames of a video, each with the second at which it was taken; a frame that was
@@ -239,17 +241,14 @@ impl Session {
         for frame in frames {
             let (time_s, frame) = frame?;
             let picture = self.encode_picture(&frame, budget)?;
-            key = key_of(MediaKind::Video, &[key, time_s.to_bits(), picture.key], &[]);
+            key = key_of(MediaKind::Video, &[key, time_s.to_bits(), picture.key], []);
             segments.extend_from_slice(&picture.segments);
             times_s.push(time_s);
         }
         if segments.is_empty() {
             return Err(Error::input("the video has no frames"));
         }
-        if let Some(found) = self.kept.find(key) {
-            return Ok(found);
-        }
-        Ok(self.kept.keep(Encoded { kind: MediaKind::Video, key, segments, times_s }))
+        Ok(self.keep(Encoded { kind: MediaKind::Video, key, segments, times_s }))
     }
 
     /// Encodes a whole sound, block by block, in segments of at most 30 seconds.
@@ -265,8 +264,8 @@ impl Session {
         let mut key = 0;
         for pcm in blocks {
             let pcm = pcm?;
-            let bytes: Vec<u8> = pcm.samples.iter().flat_map(|s| s.to_le_bytes()).collect();
-            key = key_of(MediaKind::Audio, &[key, u64::from(pcm.rate_hz)], &bytes);
+            let numbers = [key, u64::from(pcm.rate_hz)];
+            key = key_of(MediaKind::Audio, &numbers, [&pcm.samples[..]]);
             collect(hearing.push(&pcm, self.executor.backend_mut())?, &mut segments);
         }
         let (heard, tail) = hearing.finish(self.executor.backend_mut())?;
@@ -276,11 +275,8 @@ impl Session {
         hearing.reset();
         self.hearing = Some(hearing);
         drop_empty(&mut segments, n_samples)?;
-        if let Some(found) = self.kept.find(key) {
-            return Ok(found);
-        }
         let kind = MediaKind::Audio;
-        Ok(self.kept.keep(Encoded { kind, key, segments, times_s: Vec::new() }))
+        Ok(self.keep(Encoded { kind, key, segments, times_s: Vec::new() }))
     }
 
     pub(super) fn no_soft(&self) -> SoftTokens {

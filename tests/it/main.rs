@@ -29,6 +29,7 @@ mod probe;
 mod program;
 mod random;
 mod score;
+mod scout;
 #[cfg(feature = "cli")]
 mod see;
 mod session;

@@ -177,3 +177,36 @@ fn watching_takes_frames_when_they_are_due() {
     let output = culet_with(&["watch", "x", "--frames", "-", "-n", "1"], &frames[..1000]);
     assert_eq!(output.status.code(), Some(1));
 }
+
+#[test]
+fn a_picture_encoded_ahead_changes_nothing() {
+    let scratch = Scratch::new("ahead");
+    let save = |name: &str, value: u8| {
+        let picture = image::RgbImage::from_pixel(96, 96, image::Rgb([value; 3]));
+        picture.save(scratch.path(name)).unwrap();
+    };
+    for (i, value) in [20, 120, 121, 20, 200, 90].into_iter().enumerate() {
+        save(&format!("{i}.png"), value);
+    }
+    let watched = |ahead: &str| {
+        let folder = scratch.path("");
+        let words = ["watch", "x", "--json", "--frames", &folder, "-t", "2", "-n", "4"];
+        let output = culet(&[&words[..], &["--ahead", ahead]].concat());
+        let (mut looks, mut n_ahead) = (Vec::new(), 0);
+        for line in String::from_utf8(output.stdout).unwrap().lines() {
+            let mut look: Value = serde_json::from_str(line).unwrap();
+            look["times_ms"].take();
+            n_ahead += u32::from(look["ahead"].take() == true);
+            looks.push(look);
+        }
+        (output.status.code(), looks, n_ahead, String::from_utf8(output.stderr).unwrap())
+    };
+    let (code, looks, n_ahead, _) = watched("never");
+    assert_eq!((code, looks.len(), n_ahead), (Some(0), 6, 0));
+    // All but the first are there while the one before is told of.
+    assert_eq!(watched("always"), (Some(0), looks.clone(), 4, String::new()));
+    scratch.write("2.png", b"no picture");
+    let (code, seen, _, said) = watched("never");
+    assert_eq!((code, &seen[..]), (Some(1), &looks[..2]));
+    assert_eq!(watched("always"), (Some(1), seen, 1, said));
+}

@@ -70,6 +70,8 @@ enum Source {
     Camera(Camera),
     Live(Camera),
     Recording(Recording),
+    /// A recording whose next picture may have to be waited for.
+    Pipe(Recording),
 }
 
 /// An open source of frames.
@@ -103,7 +105,7 @@ impl EyeArgs {
             Some(_) if self.live => ("stdin".to_owned(), Source::Live(live(std::io::stdin())?)),
             Some(path) if path.as_os_str() == STDIN => {
                 let recording = Recording::from_reader("stdin", std::io::stdin(), rate_hz)?;
-                ("stdin".to_owned(), Source::Recording(recording))
+                ("stdin".to_owned(), Source::Pipe(recording))
             }
             Some(path) => {
                 let recording = Recording::open(path, rate_hz)?;
@@ -168,7 +170,7 @@ impl Eye {
                 self.waited_since = Instant::now();
                 Ok(frame)
             }
-            Source::Recording(recording) => {
+            Source::Recording(recording) | Source::Pipe(recording) => {
                 let wait_ns = u64::try_from(wait.as_nanos()).unwrap_or(u64::MAX);
                 let due_ns = self.last_ns.map_or(0, |last| last.saturating_add(wait_ns));
                 for frame in recording {
@@ -180,6 +182,30 @@ impl Eye {
                 }
                 Ok(None)
             }
+        }
+    }
+}
+
+impl Eye {
+    /// Returns what [`next`](Self::next) would, if it need not be waited for. What is wrong with a
+    /// camera waits for that.
+    ///
+    /// # Errors
+    /// Whatever reading a recording brings.
+    pub(super) fn peek(&mut self, wait: Duration) -> Result<Option<Frame>> {
+        match &mut self.source {
+            Source::Camera(camera) | Source::Live(camera) => {
+                if self.waited_since.elapsed() < wait {
+                    return Ok(None);
+                }
+                let frame = camera.newest().ok().flatten();
+                if frame.is_some() {
+                    self.waited_since = Instant::now();
+                }
+                Ok(frame)
+            }
+            Source::Recording(_) => self.next(wait),
+            Source::Pipe(_) => Ok(None),
         }
     }
 }

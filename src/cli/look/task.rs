@@ -10,10 +10,13 @@ use std::time::Duration;
 use std::time::Instant;
 
 use culet::Error;
+use culet::ErrorKind;
 use culet::Frame;
 use culet::Pcm;
 use culet::Result;
+use culet::engine::Engine;
 use culet::session::Encoded;
+use culet::session::Scout;
 use culet::session::Session;
 use culet::session::SessionOptions;
 use culet::source::FrameStream;
@@ -100,6 +103,39 @@ fn stdin() -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// Whether the next picture is encoded while an answer is made.
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum Ahead {
+    /// With four threads or more, where the memory limit has room
+    Auto,
+    /// On any number of threads
+    Always,
+    /// One after the other
+    Never,
+}
+
+/// How the budget of a picture is chosen.
+pub(super) struct Budget {
+    engine: Arc<Engine>,
+    asked: Option<u32>,
+    usual: u32,
+    n_soft_max: usize,
+}
+
+impl Budget {
+    /// Returns the budget for pictures of these sides: the one asked for, or the largest up to
+    /// the task's own that the model and the conversation have room for.
+    pub(super) fn of(&self, width: u32, height: u32) -> Result<u32> {
+        match self.asked {
+            Some(budget) => Ok(budget),
+            None => {
+                let vision = self.engine.vision()?;
+                vision.budget_for((width, height), self.usual, self.n_soft_max)
+            }
+        }
+    }
+}
+
 /// A verb at work: an open session and what it saw.
 pub(super) struct Task<'a> {
     args: &'a TaskArgs,
@@ -171,16 +207,10 @@ impl<'a> Task<'a> {
         self.session.n_ctx() / 2
     }
 
-    /// Returns the budget for pictures of these sides: the one asked for, or the largest up to
-    /// the task's own that the model and the conversation have room for.
-    pub(super) fn budget(&self, width: u32, height: u32) -> Result<u32> {
-        match self.args.budget {
-            Some(budget) => Ok(budget),
-            None => {
-                let vision = self.session.engine().vision()?;
-                vision.budget_for((width, height), self.budget, self.n_soft_max())
-            }
-        }
+    /// Returns how pictures' budgets are chosen.
+    pub(super) fn budgets(&self) -> Budget {
+        let (engine, n_soft_max) = (Arc::clone(self.session.engine()), self.n_soft_max());
+        Budget { engine, asked: self.args.budget, usual: self.budget, n_soft_max }
     }
 
     /// Encodes a picture and returns the time it took.
@@ -188,8 +218,45 @@ impl<'a> Task<'a> {
     /// # Errors
     /// As for [`Session::encode_picture`]; `Cancelled` if Ctrl-C came.
     pub(super) fn look(&mut self, frame: &Frame) -> Result<(Arc<Encoded>, Duration)> {
-        let budget = self.budget(frame.width(), frame.height())?;
+        let budget = self.budgets().of(frame.width(), frame.height())?;
         self.timed(|session| session.encode_picture(frame, budget))
+    }
+
+    /// Starts a scout for pictures of any sides, if one is wanted.
+    ///
+    /// # Errors
+    /// As for [`Session::scout`], where one is wanted always.
+    pub(super) fn scout(&mut self, ahead: Ahead) -> Result<Option<Scout>> {
+        let is_wanted = match ahead {
+            Ahead::Auto => self.session.is_scout_worth(),
+            Ahead::Always => true,
+            Ahead::Never => false,
+        };
+        if !is_wanted {
+            return Ok(None);
+        }
+        match self.session.scout(self.wanted_budget()) {
+            Err(e) if ahead == Ahead::Auto && e.kind() == ErrorKind::Memory => {
+                log::info!("pictures are not encoded ahead: {e}");
+                Ok(None)
+            }
+            scout => scout.map(Some),
+        }
+    }
+
+    /// Takes the picture that a scout was given, and returns the time that it was waited for.
+    ///
+    /// # Errors
+    /// As for [`Scout::seen`]; `Cancelled` if Ctrl-C came.
+    pub(super) fn take_in(&mut self, scout: &mut Scout) -> Result<(Arc<Encoded>, Duration)> {
+        let cancel = scout.cancel().clone();
+        let _stoppable = Stoppable::new(&cancel);
+        let start = Instant::now();
+        let encoded = scout.seen();
+        if cancel.is_cancelled() {
+            return Err(Error::cancelled());
+        }
+        Ok((self.session.keep(encoded?), start.elapsed()))
     }
 
     /// Encodes a picture that came from `path`, and tells of it in the JSON document.
@@ -200,7 +267,7 @@ impl<'a> Task<'a> {
         let mut progress = Progress::new();
         progress.set(&format!("looking at {}", path.display()));
         let (width, height) = (frame.width(), frame.height());
-        let budget = self.budget(width, height)?;
+        let budget = self.budgets().of(width, height)?;
         let looked = self.timed(|session| session.encode_picture(frame, budget));
         let (encoded, took) = looked.map_err(|e| e.at(path.display()))?;
         self.count(&encoded, took);
@@ -274,12 +341,27 @@ impl<'a> Task<'a> {
         words: &str,
         is_shown: bool,
     ) -> Result<Outcome> {
+        self.answer_while(media, words, is_shown, &mut || {})
+    }
+
+    /// The same, and calls `meanwhile` whenever a part of the answer is there.
+    ///
+    /// # Errors
+    /// As for [`answer`](Self::answer).
+    pub(super) fn answer_while(
+        &mut self,
+        media: &[Arc<Encoded>],
+        words: &str,
+        is_shown: bool,
+        meanwhile: &mut dyn FnMut(),
+    ) -> Result<Outcome> {
         let conversation = Conversation::new(vec![message(media, words.to_owned())]);
         let mut writer = Writer::default();
         let n_max = self.n_answer_max;
         let is_shown = is_shown && !self.args.json;
         let outcome =
             answer::answer(&mut self.session, &conversation, media, n_max, &mut |event| {
+                meanwhile();
                 if is_shown { writer.show(event) } else { Ok(()) }
             })?;
         outcome.log_times();

@@ -3,9 +3,11 @@
 //! In: a finished [`GraphBuilder`](super::GraphBuilder). Out: a [`Plan`], and with `-vv` a
 //! [`Profile`] of it.
 
+mod parts;
 mod plan;
 mod profile;
 
+pub(super) use parts::Parts;
 pub use plan::Plan;
 pub use plan::Port;
 pub(super) use profile::Kernels;

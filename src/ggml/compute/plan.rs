@@ -216,14 +216,22 @@ impl Plan {
         self.customs.iter().for_each(|custom| custom.begin());
         backend.use_threads(self.n_threads);
         let cpu = backend.cpu();
+        let parts = backend.parts().take();
         // SAFETY: graph, memory and backend are alive and exclusively ours.
         let status = unsafe {
-            match (&self.memory, backend.profile()) {
-                (Memory::Host(_), Some(profile)) => profile.compute(self.graph, &self.kernels, cpu),
-                (Memory::Host(_), None) => {
+            match (&self.memory, backend.profile(), parts) {
+                (Memory::Host(_), _, Some(mut parts)) => {
+                    let status = parts.compute(self.graph, self.n_threads, backend);
+                    *backend.parts() = Some(parts);
+                    status
+                }
+                (Memory::Host(_), Some(profile), None) => {
+                    profile.compute(self.graph, &self.kernels, cpu)
+                }
+                (Memory::Host(_), None, None) => {
                     sys::ggml_backend_graph_compute(cpu, self.graph.as_ptr())
                 }
-                (Memory::Split(m), _) => {
+                (Memory::Split(m), ..) => {
                     sys::ggml_backend_sched_graph_compute(m.as_ptr(), self.graph.as_ptr())
                 }
             }

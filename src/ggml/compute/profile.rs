@@ -13,9 +13,9 @@ use std::time::Instant;
 
 use llama_cpp_sys_2 as sys;
 
-use crate::error::Error;
+use super::parts::Room;
+use super::parts::nodes;
 use crate::error::Result;
-use crate::ggml::buffer::Context;
 
 const TARGET: &str = "culet::profile";
 /// Rows with a smaller share of the whole are left out of the table.
@@ -42,8 +42,7 @@ struct Row {
 
 /// Sums of times.
 pub(in crate::ggml) struct Profile {
-    single: NonNull<sys::ggml_cgraph>,
-    _context: Context,
+    single: Room,
     rows: Vec<Row>,
 }
 
@@ -53,13 +52,7 @@ impl Profile {
         if !log::log_enabled!(target: TARGET, log::Level::Trace) {
             return Ok(None);
         }
-        // SAFETY: returns a size.
-        let bytes = unsafe { sys::ggml_graph_overhead_custom(1, false) };
-        let context = Context::new(bytes + 4096)?;
-        // SAFETY: the context has room for a graph of one node.
-        let raw = unsafe { sys::ggml_new_graph_custom(context.raw(), 1, false) };
-        let single = NonNull::new(raw).ok_or_else(|| Error::internal("no graph"))?;
-        Ok(Some(Self { single, _context: context, rows: Vec::new() }))
+        Ok(Some(Self { single: Room::new(1)?, rows: Vec::new() }))
     }
 
     /// Computes a graph node by node.
@@ -81,10 +74,8 @@ impl Profile {
                 if NAMES_ONLY.contains(&node.as_ref().op) {
                     continue;
                 }
-                sys::ggml_graph_clear(self.single.as_ptr());
-                sys::ggml_graph_add_node(self.single.as_ptr(), node.as_ptr());
                 let start = Instant::now();
-                let status = sys::ggml_backend_graph_compute(backend, self.single.as_ptr());
+                let status = self.single.compute(&[node], backend);
                 let took = start.elapsed();
                 if status != sys::GGML_STATUS_SUCCESS {
                     return status;
@@ -151,16 +142,6 @@ struct Mark {
     graph: &'static str,
     layer: usize,
     n_rows: usize,
-}
-
-/// # Safety
-/// The graph and its nodes are alive.
-unsafe fn nodes(graph: NonNull<sys::ggml_cgraph>) -> Vec<NonNull<sys::ggml_tensor>> {
-    // SAFETY: by the caller's promise; indices are below the count.
-    unsafe {
-        let n = sys::ggml_graph_n_nodes(graph.as_ptr());
-        (0..n).filter_map(|i| NonNull::new(sys::ggml_graph_node(graph.as_ptr(), i))).collect()
-    }
 }
 
 fn mark(node: &sys::ggml_tensor) -> Option<Mark> {
@@ -256,11 +237,7 @@ mod tests {
 
     #[test]
     fn the_table_sums_what_was_added() {
-        let mut profile = Profile {
-            single: NonNull::dangling(),
-            _context: Context::new(4096).expect("small"),
-            rows: Vec::new(),
-        };
+        let mut profile = Profile { single: Room::new(1).expect("small"), rows: Vec::new() };
         for (part, kind, ms) in [("a", "x", 1), ("b", "x", 2), ("a", "y", 3), ("a", "x", 4)] {
             profile.add(part.to_owned(), kind.to_owned(), Duration::from_millis(ms));
         }
