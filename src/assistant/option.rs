@@ -3,6 +3,7 @@
 
 use crate::error::Error;
 use crate::error::Result;
+use crate::frontend::VadKind;
 
 /// When the microphone counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,6 +32,8 @@ pub struct TurnOptions {
     pub mode: Mode,
     /// What stops an answer.
     pub barge_in: BargeIn,
+    /// What tells speech from other sounds.
+    pub vad: VadKind,
     /// Speech probability from which a block counts as speech, 0 to 1.
     pub speech_threshold: f32,
     /// Speech probability below which speech pauses; at most `speech_threshold`.
@@ -76,6 +79,7 @@ impl Default for TurnOptions {
         Self {
             mode: Mode::Continuous,
             barge_in: BargeIn::Key,
+            vad: VadKind::Network,
             speech_threshold: 0.6,
             silence_threshold: 0.35,
             barge_in_threshold: 0.8,

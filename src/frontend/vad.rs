@@ -127,6 +127,54 @@ impl EnergyVad {
     }
 }
 
+/// What tells speech from other sounds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum VadKind {
+    /// [`Vad`], a small network.
+    #[default]
+    Network,
+    /// [`EnergyVad`], the level alone: cheaper, and for voices that the network does not know.
+    Energy,
+}
+
+/// A detector of either kind.
+#[derive(Debug)]
+pub enum AnyVad {
+    /// See [`VadKind::Network`].
+    Network(Vad),
+    /// See [`VadKind::Energy`].
+    Energy(EnergyVad),
+}
+
+impl AnyVad {
+    /// Creates a detector that stands before its first sample.
+    pub fn new(kind: VadKind) -> Self {
+        match kind {
+            VadKind::Network => Self::Network(Vad::new()),
+            VadKind::Energy => Self::Energy(EnergyVad::new()),
+        }
+    }
+
+    /// Appends samples and returns the blocks they complete.
+    ///
+    /// # Errors
+    /// `Input` if a sample is not finite; the stream is then as it was.
+    pub fn push(&mut self, samples: &[f32]) -> Result<Vec<SpeechBlock>> {
+        match self {
+            Self::Network(vad) => vad.push(samples),
+            Self::Energy(vad) => vad.push(samples),
+        }
+    }
+
+    /// Goes back to before the first sample.
+    pub fn reset(&mut self) {
+        match self {
+            Self::Network(vad) => vad.reset(),
+            Self::Energy(vad) => vad.reset(),
+        }
+    }
+}
+
 /// Cuts samples into blocks.
 #[derive(Default)]
 struct Blocks {

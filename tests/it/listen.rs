@@ -217,6 +217,17 @@ fn a_spoken_turn_is_answered_like_the_whole_sound() {
 }
 
 #[test]
+fn a_turn_that_is_found_by_its_level_is_answered_alike() {
+    let waits = ["--tools", "models/tiny/tools.json", "--guess", "0", "--silence", "10000"];
+    let sound = "models/tiny/heldout/sounds/seen00.flac";
+    let [a, b] =
+        ["network", "energy"].map(|vad| talked(sound, &[&waits[..], &["--vad", vad]].concat()));
+    assert_eq!(a["to_s"], b["to_s"]);
+    assert_eq!(a["tool_calls"], b["tool_calls"]);
+    assert_eq!(a["text"], b["text"]);
+}
+
+#[test]
 fn a_guessed_end_changes_no_answer() {
     let tools = ["--tools", "models/tiny/tools.json", "--silence", "400"];
     let sound = "models/tiny/heldout/sounds/seen00.flac";

@@ -17,6 +17,7 @@ use culet::assistant::TalkEvent;
 use culet::assistant::TurnOptions;
 use culet::assistant::driver::Ears;
 use culet::assistant::driver::Mouth;
+use culet::frontend::VadKind;
 use culet::ggml::Cancel;
 use culet::text::Content;
 use serde_json::Value;
@@ -42,6 +43,22 @@ use crate::cli::voice::wake::WakeArgs;
 /// How often the line of what is going on changes at most, if nothing new does.
 const SHOW_TURN: Duration = Duration::from_millis(100);
 
+/// What tells speech from other sounds.
+#[derive(clap::ValueEnum, Clone, Copy)]
+enum Detector {
+    Network,
+    Energy,
+}
+
+impl From<Detector> for VadKind {
+    fn from(detector: Detector) -> Self {
+        match detector {
+            Detector::Network => Self::Network,
+            Detector::Energy => Self::Energy,
+        }
+    }
+}
+
 /// What `voice` is told.
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -61,6 +78,9 @@ pub(crate) struct Args {
     /// Longest that such a command may take, in seconds
     #[arg(long, value_name = "SECONDS", default_value = "10")]
     tool_limit: u32,
+    /// What tells speech from other sounds: a small network, or the level alone
+    #[arg(long, value_enum, default_value_t = Detector::Network)]
+    vad: Detector,
     /// Silence that ends a turn, in milliseconds
     #[arg(long, value_name = "MS", default_value = "700")]
     silence: u32,
@@ -92,6 +112,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let options = TurnOptions {
         mode: args.device.mode(),
         barge_in: if args.device.barge_in { BargeIn::Voice } else { BargeIn::Key },
+        vad: args.vad.into(),
         guess_silence_ms: args.guess.min(args.silence),
         end_silence_ms: args.silence,
         needs_phrase: args.wake.is_wanted(),
@@ -417,6 +438,8 @@ impl Page {
             TalkEvent::EndGuessed => self.ended_at = Some(Instant::now()),
             TalkEvent::TakenBack { n_wasted } => {
                 log::info!("the speaker goes on; {n_wasted} tokens wasted");
+                self.end_line()?;
+                self.text.clear();
                 (self.ended_at, self.first_token_ms) = (None, None);
             }
             TalkEvent::Discarded => {
@@ -462,10 +485,16 @@ impl Page {
         }
     }
 
-    fn end(&mut self, n_tokens: usize) -> Result<()> {
-        if !self.is_json && !self.text.is_empty() && !self.status.is_shown() {
-            print::result("\n")?;
+    /// Ends the line of what was written of an answer.
+    fn end_line(&self) -> Result<()> {
+        match !self.is_json && !self.text.is_empty() && !self.status.is_shown() {
+            true => print::result("\n"),
+            false => Ok(()),
         }
+    }
+
+    fn end(&mut self, n_tokens: usize) -> Result<()> {
+        self.end_line()?;
         let rounded = |x: f64| (x * 1e3).round() / 1e3;
         let [from_s, to_s] = self.times_s.map(rounded);
         let first_token_ms = self.first_token_ms.take();
