@@ -15,7 +15,6 @@ use crate::engine::Engine;
 use crate::error::Error;
 use crate::error::ErrorKind;
 use crate::error::Result;
-use crate::frontend::patches::POOL_SIDE_PATCHES;
 use crate::ggml::Backend;
 use crate::ggml::BackendOptions;
 use crate::ggml::Cancel;
@@ -78,12 +77,10 @@ impl Session {
     /// `Input` if there is no mmproj or a GPU computes; `Memory` if both at once do not fit the
     /// engine's limit; `Device` if no thread can be started.
     pub fn scout(&mut self, budget_max: u32) -> Result<Scout> {
-        let vision = self.engine.vision()?;
         if self.engine.options().backend.gpu.is_some() {
             return Err(Error::input("a GPU encodes and answers in turn; leave out the scout"));
         }
-        let n_patches = budget_max as usize * POOL_SIDE_PATCHES.pow(2);
-        self.engine.check_memory(&self.kv, vision.activation_bytes(n_patches))?;
+        self.check_picture(budget_max)?;
         let main = self.executor.backend_mut();
         let n = main.n_threads();
         let mut backend = Backend::new(&BackendOptions { n_threads: n, gpu: None })?;

@@ -12,6 +12,8 @@ use crate::encoder::SoftTokens;
 use crate::engine::Engine;
 use crate::error::Error;
 use crate::error::Result;
+use crate::frontend::patches::POOL_SIDE_PATCHES;
+use crate::frontend::pixels::TOKEN_BUDGETS;
 use crate::ggml::Cancel;
 use crate::ggml::DType;
 use crate::media::Frame;
@@ -209,13 +211,24 @@ impl Session {
     /// Encodes a picture within a budget of soft tokens, unless it was encoded before.
     ///
     /// # Errors
-    /// `Input` if there is no mmproj or the picture or budget cannot be used.
+    /// `Input` if there is no mmproj or the picture or budget cannot be used; `Memory` if encoding
+    /// it does not fit the engine's limit.
     pub fn encode_picture(&mut self, frame: &Frame, budget: u32) -> Result<Arc<Encoded>> {
         if let Some(found) = self.kept.find(picture_key(frame, budget)) {
             return Ok(found);
         }
+        self.check_picture(budget)?;
         let backend = self.executor.backend_mut();
         Ok(self.kept.keep(encode_picture(&self.engine, frame, budget, backend)?))
+    }
+
+    /// Checks what encoding a picture takes beside this session against the engine's limit.
+    pub(super) fn check_picture(&self, budget: u32) -> Result<()> {
+        let n_patches =
+            budget.min(TOKEN_BUDGETS[TOKEN_BUDGETS.len() - 1]) as usize * POOL_SIDE_PATCHES.pow(2);
+        let beside_bytes = self.engine.vision()?.activation_bytes(n_patches);
+        let check = self.engine.check_memory(&self.kv, beside_bytes);
+        check.map_err(|e| e.at(format!("a picture of {budget} soft tokens")))
     }
 
     /// Takes what was encoded elsewhere, and keeps it for questions to come.
