@@ -19,6 +19,7 @@ use culet::model::EncoderHParams;
 use culet::model::VisionWeights;
 use serde_json::Value;
 
+use crate::frontend;
 use crate::npy;
 use crate::random::Rng;
 use crate::random::seeds;
@@ -224,6 +225,28 @@ fn pictures_equal_the_reference() {
         println!("{error:.2e} {case}");
         assert!(error < KERNEL, "{error:.2e} {case}");
     }
+}
+
+#[test]
+fn pictures_of_many_shapes_equal_the_reference() {
+    let mut backend = backend(2);
+    let encoder = vision(&backend);
+    let wanted = npy::read(&root().join("tests/golden/pixels/soft.npy")).values;
+    let lines = frontend::golden("pixels/resized.csv");
+    let mut wanted = wanted.chunks_exact(3 * 32);
+    let mut n_pictures = 0;
+    for line in lines.lines().skip(1) {
+        let cells: Vec<u32> = line.split(',').take(3).map(|cell| cell.parse().unwrap()).collect();
+        // Long strips fit into the table of positions at a smaller budget.
+        let budget = encoder.budget_for((cells[0], cells[1]), cells[2], usize::MAX).unwrap();
+        let patches = Patches::from_frame(&frontend::picture(cells[0], cells[1]), budget);
+        let soft = encoder.encode(&patches.unwrap(), &mut backend).unwrap();
+        let rows = [0, soft.n() / 2, soft.n() - 1].map(|row| &soft.data[row * 32..][..32]);
+        let error = npy::relative_error(&rows.concat(), wanted.next().unwrap());
+        assert!(error < KERNEL, "{error:.2e} {line}");
+        n_pictures += 1;
+    }
+    assert!(n_pictures >= 30 && wanted.next().is_none(), "{n_pictures}");
 }
 
 #[test]

@@ -16,7 +16,7 @@ use culet::source::image_file;
 use culet::source::pixel_format::PixelFormat;
 use culet::source::pixel_format::frame_of;
 
-fn golden(name: &str) -> String {
+pub(crate) fn golden(name: &str) -> String {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
     std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
 }
@@ -29,7 +29,7 @@ fn mix(z: u64) -> u64 {
 }
 
 /// The picture of `tests/golden/pixels/make.py`: gradients, stripes and noise.
-fn picture(width: u32, height: u32) -> Frame {
+pub(crate) fn picture(width: u32, height: u32) -> Frame {
     let mut rgb = Vec::new();
     for y in 0..u64::from(height) {
         for x in 0..u64::from(width) {

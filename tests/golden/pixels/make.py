@@ -1,8 +1,14 @@
 """Writes resized.csv: sides and checksums of pictures that transformers has resized.
 
 Run by a person: python make.py > resized.csv
-Needs torch, torchvision, transformers, numpy; versions in README.md.
+With the name of a file it writes the first, middle and last soft token that the fixture `media`
+makes of each of these pictures instead: python make.py soft.npy
+Needs torch, torchvision, transformers, numpy; versions in README.md. Soft tokens need what
+models/fixtures/make.py needs.
 """
+
+import sys
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -58,5 +64,34 @@ def main():
         print(f"{width},{height},{budget},{n_x * 16},{n_y * 16},{tokens},{checksum(pixels)},{checksum(bits)}")
 
 
+def soft_tokens(name):
+    folder = Path(__file__).resolve().parents[3] / "models" / "fixtures"
+    sys.path.insert(0, str(folder))
+    from make import FAMILIES
+    from media_goldens import patches, soft_picture
+    from random_model import random_model
+
+    model = random_model(FAMILIES["media"], FAMILIES["media"]["seed"])
+    n_places = model.model.vision_tower.patch_embedder.position_embedding_table.shape[1]
+    rows = []
+    for i, (width, height) in enumerate(SHAPES):
+        source = Image.fromarray(picture(width, height))
+        for budget in sorted(b for b in BUDGETS if b <= BUDGETS[i % len(BUDGETS)])[::-1]:
+            values, positions = patches(source, budget)
+            # Long strips fit into the table of positions at a smaller budget.
+            if int(positions.max()) < n_places:
+                break
+        else:
+            print(width, height, "fits at no budget", file=sys.stderr)
+            continue
+        soft = soft_picture(model, values, positions)
+        rows += [soft[0], soft[len(soft) // 2], soft[-1]]
+        print(width, height, budget, tuple(soft.shape), float(soft.std()), file=sys.stderr)
+    np.save(name, torch.stack(rows).numpy())
+
+
 np.seterr(over="ignore")
-main()
+if len(sys.argv) > 1:
+    soft_tokens(sys.argv[1])
+else:
+    main()
