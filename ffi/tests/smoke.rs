@@ -91,25 +91,36 @@ fn has_sanitizers(folder: &Path) -> bool {
 
 /// Builds a program against the library and runs it with the tiny model.
 fn build_and_run(source: &Path, arguments: &[&str], input: &[u8]) -> String {
-    let name = source.file_name().unwrap().to_str().unwrap();
-    let folder = scratch(name);
-    let program = folder.join("program");
+    let folder = scratch(source.file_name().unwrap().to_str().unwrap());
     let library = library_folder();
-    let mut command = compiler(name.ends_with(".cpp"));
-    command.arg("-I").arg(here().join("include")).arg(source).arg("-o").arg(&program);
-    if has_sanitizers(&folder) {
-        command.arg(SANITIZERS);
-    }
-    command.arg("-L").arg(&library).args(["-lculet_c", "-lm", "-pthread"]);
-    command.arg(format!("-Wl,-rpath,{}", library.display()));
-    must_succeed(&mut command, &[]);
-    let tiny = root().join("models/tiny");
-    let mut command = Command::new(&program);
-    command.arg(tiny.join("culet-tiny-q4_0.gguf")).arg(tiny.join("mmproj-culet-tiny-q8_0.gguf"));
-    command.args(arguments).env("UBSAN_OPTIONS", "halt_on_error=1");
-    let said = must_succeed(&mut command, input);
+    let mut flags = vec!["-I".into(), here().join("include").display().to_string()];
+    flags.extend(["-L".into(), library.display().to_string()]);
+    flags.extend(["-lculet_c", "-lm", "-pthread"].map(str::to_owned));
+    flags.push(format!("-Wl,-rpath,{}", library.display()));
+    let program = build(source, &folder, &flags);
+    let said = run_with_tiny(&program, arguments, input);
     std::fs::remove_dir_all(&folder).unwrap();
     said
+}
+
+/// Builds a program in a folder, with the sanitizers if they are there.
+fn build(source: &Path, folder: &Path, flags: &[String]) -> PathBuf {
+    let program = folder.join("program");
+    let mut command = compiler(source.extension().is_some_and(|e| e == "cpp"));
+    command.arg(source).arg("-o").arg(&program);
+    if has_sanitizers(folder) {
+        command.arg(SANITIZERS);
+    }
+    must_succeed(command.args(flags), &[]);
+    program
+}
+
+fn run_with_tiny(program: &Path, arguments: &[&str], input: &[u8]) -> String {
+    let tiny = root().join("models/tiny");
+    let mut command = Command::new(program);
+    command.arg(tiny.join("culet-tiny-q4_0.gguf")).arg(tiny.join("mmproj-culet-tiny-q8_0.gguf"));
+    command.args(arguments).env("UBSAN_OPTIONS", "halt_on_error=1");
+    must_succeed(&mut command, input)
 }
 
 #[test]
@@ -266,15 +277,30 @@ fn only_names_of_ours_are_exported() {
     assert!(missing.is_empty() && names.len() > 30, "{missing:?}");
 }
 
-/// Lays the library out as an installation and fills in the templates.
-fn install(folder: &Path) {
-    let library = library_in(&library_folder()).unwrap();
+/// What a program with the static library inside needs of the system; also in README.md.
+const SYSTEM_LIBRARIES: &str = if cfg!(target_os = "macos") {
+    "-lc++ -framework Foundation -framework Metal -framework MetalKit -framework Accelerate"
+} else {
+    "-lstdc++ -lm -ldl -lpthread"
+};
+
+/// Returns what the static library needs besides when it was built with the program's features, as
+/// tests of the whole workspace do: ALSA, for the microphone.
+fn needed_by_the_program() -> Vec<String> {
+    let mut command = Command::new("pkg-config");
+    let output = run(command.args(["--libs", "alsa"]), &[]);
+    // Without ALSA, no microphone was built.
+    String::from_utf8(output.stdout).unwrap().split_whitespace().map(str::to_owned).collect()
+}
+
+/// Lays a library out as an installation and fills in the templates.
+fn install(folder: &Path, library: &Path) {
     for part in ["include", "lib/pkgconfig", "lib/cmake/culet"] {
         std::fs::create_dir_all(folder.join(part)).unwrap();
     }
     std::fs::copy(here().join("include/culet.h"), folder.join("include/culet.h")).unwrap();
     let place = folder.join("lib").join(library.file_name().unwrap());
-    std::os::unix::fs::symlink(&library, place).unwrap();
+    std::os::unix::fs::symlink(library, place).unwrap();
     for (template, place) in [
         ("culet.pc.in", "lib/pkgconfig/culet.pc"),
         ("cmake/culet-config.cmake.in", "lib/cmake/culet/culet-config.cmake"),
@@ -282,6 +308,7 @@ fn install(folder: &Path) {
         let text = std::fs::read_to_string(here().join(template)).unwrap();
         let text = text.replace("@VERSION@", env!("CARGO_PKG_VERSION"));
         let text = text.replace("@PREFIX@", folder.to_str().unwrap());
+        let text = text.replace("@SYSTEM_LIBRARIES@", SYSTEM_LIBRARIES);
         std::fs::write(folder.join(place), text).unwrap();
     }
 }
@@ -292,29 +319,57 @@ const VERSION_PROGRAM: &str = "\
 int main(void) { return puts(culet_version()) < 0 || culet_abi_version() != CULET_ABI_VERSION; }
 ";
 
+/// Returns what pkg-config says of an installation.
+fn flags_of(folder: &Path, is_static: bool) -> Vec<String> {
+    let mut command = Command::new("pkg-config");
+    command.args(is_static.then_some("--static")).args(["--cflags", "--libs", "culet"]);
+    command.env("PKG_CONFIG_PATH", folder.join("lib/pkgconfig"));
+    must_succeed(&mut command, &[]).split_whitespace().map(str::to_owned).collect()
+}
+
 #[test]
 fn pkg_config_finds_the_library() {
     let folder = scratch("pkg-config");
-    install(&folder);
-    let mut command = Command::new("pkg-config");
-    command.args(["--cflags", "--libs", "culet"]);
-    command.env("PKG_CONFIG_PATH", folder.join("lib/pkgconfig"));
-    let flags = must_succeed(&mut command, &[]);
-    let (source, program) = (folder.join("main.c"), folder.join("main"));
+    install(&folder, &library_in(&library_folder()).unwrap());
+    let source = folder.join("main.c");
     std::fs::write(&source, VERSION_PROGRAM).unwrap();
-    let mut command = compiler(false);
-    command.arg(&source).arg("-o").arg(&program).args(flags.split_whitespace());
-    command.arg(format!("-Wl,-rpath,{}", folder.join("lib").display()));
-    must_succeed(&mut command, &[]);
+    let mut flags = flags_of(&folder, false);
+    flags.push(format!("-Wl,-rpath,{}", folder.join("lib").display()));
+    let program = build(&source, &folder, &flags);
     let said = must_succeed(&mut Command::new(&program), &[]);
     assert_eq!(said.trim(), env!("CARGO_PKG_VERSION"));
     std::fs::remove_dir_all(&folder).unwrap();
 }
 
 #[test]
-fn cmake_finds_the_library() {
-    let folder = scratch("cmake");
-    install(&folder);
+fn a_c99_program_with_the_static_library_stands_alone() {
+    let folder = scratch("static");
+    install(&folder, &library_folder().join("libculet_c.a"));
+    let flags = [flags_of(&folder, true), needed_by_the_program()].concat();
+    let program = build(&here().join("tests/smoke.c"), &folder, &flags);
+    // The installation may be gone.
+    std::fs::remove_dir_all(folder.join("lib")).unwrap();
+    let said = run_with_tiny(&program, &[], &[]);
+    assert!(said.lines().count() >= 3, "{said:?}");
+    if cfg!(target_os = "linux") {
+        let parts = must_succeed(Command::new("readelf").arg("--dynamic").arg(&program), &[]);
+        assert!(parts.contains("NEEDED") && !parts.contains("culet"), "{parts}");
+    } else {
+        eprintln!("left out: the libraries that the program asks for, which are listed on Linux");
+    }
+    std::fs::remove_dir_all(&folder).unwrap();
+}
+
+#[test]
+fn cmake_finds_either_library() {
+    let folder = library_folder();
+    build_with_cmake("cmake", &library_in(&folder).unwrap());
+    build_with_cmake("cmake-static", &folder.join("libculet_c.a"));
+}
+
+fn build_with_cmake(name: &str, library: &Path) {
+    let folder = scratch(name);
+    install(&folder, library);
     std::fs::write(folder.join("main.c"), VERSION_PROGRAM).unwrap();
     let project = "cmake_minimum_required(VERSION 3.15)\nproject(main C)\n\
                    find_package(culet REQUIRED)\nadd_executable(main main.c)\n\
@@ -324,6 +379,7 @@ fn cmake_finds_the_library() {
     let mut command = Command::new("cmake");
     command.arg("-S").arg(&folder).arg("-B").arg(&build);
     command.arg(format!("-DCMAKE_PREFIX_PATH={}", folder.display()));
+    command.arg(format!("-DCMAKE_C_STANDARD_LIBRARIES={}", needed_by_the_program().join(" ")));
     must_succeed(&mut command, &[]);
     must_succeed(Command::new("cmake").arg("--build").arg(&build), &[]);
     let said = must_succeed(&mut Command::new(build.join("main")), &[]);

@@ -177,6 +177,20 @@ impl Target {
         if self.has_modules() { &["--crate-type", "cdylib"] } else { &[] }
     }
 
+    /// What a program with the static library inside needs of the system, for linkers of Unix.
+    fn system_libraries(&self) -> String {
+        let libraries = match self.triple {
+            t if t.contains("apple") => {
+                "-lc++ -framework Foundation -framework Metal -framework MetalKit \
+                 -framework Accelerate"
+            }
+            t if t.contains("android") => "-lc++_shared -landroid -llog -lm -ldl",
+            _ => "-lstdc++ -lm -ldl -lpthread",
+        };
+        let driver = if self.features.contains(&"cuda") { "-lcuda " } else { "" };
+        format!("{driver}{libraries}")
+    }
+
     /// Tells whether a file of this size may not be shipped, and why.
     fn too_large(&self, name: &str, bytes: u64) -> Option<String> {
         let most = match name {
@@ -311,7 +325,7 @@ impl<'a> Place<'a> {
             let template = ffi.join(template);
             let text = fs::read_to_string(&template);
             let text = text.map_err(|e| format!("{}: {e}", template.display()))?;
-            write(&self.package.join(place), &filled(&text))?;
+            write(&self.package.join(place), &filled(&text, self.target))?;
         }
         Ok(())
     }
@@ -384,8 +398,9 @@ impl<'a> Place<'a> {
 }
 
 /// Fills in a template of the C library; its folder is told from the place of the file itself.
-fn filled(template: &str) -> String {
+fn filled(template: &str, target: &Target) -> String {
     let text = template.replace("@PREFIX@", "${pcfiledir}/../..");
+    let text = text.replace("@SYSTEM_LIBRARIES@", &target.system_libraries());
     text.replace("@VERSION@", env!("CARGO_PKG_VERSION"))
 }
 
@@ -469,12 +484,19 @@ mod tests {
 
     #[test]
     fn packages_say_where_they_are_by_themselves() {
-        let text = filled("prefix=@PREFIX@\nVersion: @VERSION@\n");
         let version = env!("CARGO_PKG_VERSION");
-        assert_eq!(text, format!("prefix=${{pcfiledir}}/../..\nVersion: {version}\n"));
+        for (name, libraries) in [
+            ("x86_64-linux", "-lstdc++ -lm -ldl -lpthread"),
+            ("aarch64-linux-cuda", "-lcuda -lstdc++ -lm -ldl -lpthread"),
+            ("aarch64-android", "-lc++_shared -landroid -llog -lm -ldl"),
+        ] {
+            let target = TARGETS.iter().find(|t| t.name == name).unwrap();
+            let text = filled("@PREFIX@ @VERSION@ @SYSTEM_LIBRARIES@", target);
+            assert_eq!(text, format!("${{pcfiledir}}/../.. {version} {libraries}"));
+        }
         for template in ["culet.pc.in", "cmake/culet-config.cmake.in"] {
             let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../ffi").join(template);
-            let text = filled(&fs::read_to_string(path).unwrap());
+            let text = filled(&fs::read_to_string(path).unwrap(), &TARGETS[0]);
             assert!(text.contains(version) && !text.contains('@'), "{text}");
         }
     }
