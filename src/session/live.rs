@@ -32,6 +32,8 @@ const HEARD_KEY: u64 = u64::MAX;
 
 /// A sound that is being heard at the end of the prompt.
 pub(super) struct Live {
+    /// Positions before the sound.
+    n_held: usize,
     segments: Vec<SoftTokens>,
     /// What follows the sound.
     after: Vec<Step>,
@@ -79,8 +81,8 @@ impl Session {
         let (stats, n_steps) = self.keep_common(&steps[..=place])?;
         self.feed(None, &steps[n_steps..place], false)?;
         let after = steps[place + 1..].to_vec();
-        let segments = vec![self.no_soft()];
-        self.live = Some(Live { segments, after, guess: None });
+        let (n_held, segments) = (self.held.len(), vec![self.no_soft()]);
+        self.live = Some(Live { n_held, segments, after, guess: None });
         self.hearing = Some(hearing);
         Ok(stats)
     }
@@ -90,7 +92,7 @@ impl Session {
     /// # Errors
     /// `Input` if no sound was begun or the context is full.
     pub fn hear(&mut self, pcm: &Pcm) -> Result<()> {
-        if self.live.as_ref().is_some_and(|l| l.guess.is_some()) {
+        if self.live.as_ref().ok_or_else(no_sound)?.guess.is_some() {
             self.take_back()?;
         }
         let mut hearing = self.hearing.take().ok_or_else(no_sound)?;
@@ -220,5 +222,15 @@ impl Session {
         self.answer = None;
         self.rewind(guess.n_held)?;
         Ok(wasted)
+    }
+    /// Forgets the sound that is being heard, as if it had not begun; without one it does nothing.
+    ///
+    /// # Errors
+    /// `Internal` if the cache cannot be taken back.
+    pub fn drop_sound(&mut self) -> Result<()> {
+        let Some(live) = self.live.take() else { return Ok(()) };
+        self.answer = None;
+        let reaches = self.executor.kv().can_rewind(live.n_held);
+        self.rewind(if reaches { live.n_held } else { 0 })
     }
 }

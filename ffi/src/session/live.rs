@@ -117,10 +117,7 @@ pub unsafe extern "C" fn culet_session_drop_sound(
     session: *mut Session,
     err: *mut Error,
 ) -> Status {
-    let body = |inner: &mut Inner| {
-        inner.drop_sound();
-        Ok(())
-    };
+    let body = |inner: &mut Inner| inner.drop_sound();
     // SAFETY: the header's conditions.
     unsafe { enter(session, err, body) }
 }

@@ -246,16 +246,18 @@ impl Inner {
         self.events.clear();
     }
 
-    pub(super) fn drop_sound(&mut self) {
+    pub(super) fn drop_sound(&mut self) -> Result<(), Failure> {
         if self.turns.is_hearing() {
             self.turns.drop_sound();
             self.events.clear();
+            self.session.drop_sound()?;
         }
+        Ok(())
     }
 
     pub(super) fn or_drop_sound(&mut self, result: culet::Result<()>) -> Result<(), Failure> {
         if result.is_err() {
-            self.drop_sound();
+            self.drop_sound()?;
         }
         Ok(result?)
     }
