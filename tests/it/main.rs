@@ -3,6 +3,8 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod bench;
+#[path = "../both/mod.rs"]
+mod both;
 #[cfg(all(feature = "cli", feature = "camera"))]
 mod camera;
 mod chat;
@@ -21,6 +23,7 @@ mod live;
 #[cfg(feature = "cli")]
 mod look;
 mod model;
+mod native;
 mod npy;
 mod parity;
 #[cfg(feature = "cli")]

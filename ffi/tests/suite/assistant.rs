@@ -3,12 +3,8 @@
 //! In: the tiny model and its held-out sounds, a clock that counts samples. Out: behaviour, through
 //! the functions of the header alone.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot open its model has failed")]
-#![expect(clippy::undocumented_unsafe_blocks, reason = "every block calls the interface")]
-
 use std::ffi::CStr;
 use std::ffi::CString;
-use std::path::PathBuf;
 use std::ptr::null;
 use std::ptr::null_mut;
 
@@ -20,6 +16,18 @@ use culet_c::session::option::*;
 use culet_c::status::*;
 use serde_json::Value;
 
+use crate::both::scene;
+use crate::both::side::BLIND;
+use crate::both::side::Files;
+use crate::both::side::Side;
+use crate::both::side::TINY;
+use crate::both::side::path;
+use crate::call::fails;
+use crate::call::ok;
+use crate::call::told;
+use crate::side::C;
+use crate::side::CEngine;
+
 const RATE_HZ: u32 = 16_000;
 /// A packet of 32 ms.
 const PACKET: usize = 512;
@@ -27,45 +35,12 @@ const NS_PER_SAMPLE: u64 = 1_000_000_000 / RATE_HZ as u64;
 /// Polls in which one question is answered, at least.
 const POLLS_MAX: usize = 20_000;
 
-fn root() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
-}
-
-/// Runs a call and returns its status and message.
-fn told(call: impl FnOnce(*mut Error) -> Status) -> (Status, String) {
-    let mut error = Error { status: CULET_OK, message: [0; CULET_ERROR_MESSAGE_BYTES] };
-    let status = call(&raw mut error);
-    let text = unsafe { CStr::from_ptr(error.message.as_ptr()) };
-    (status, text.to_str().unwrap().to_owned())
-}
-
-#[track_caller]
-fn ok(call: impl FnOnce(*mut Error) -> Status) {
-    let (status, text) = told(call);
-    assert_eq!(status, CULET_OK, "{text}");
-}
-
-#[track_caller]
-fn fails(expected: Status, call: impl FnOnce(*mut Error) -> Status) -> String {
-    let (status, text) = told(call);
-    assert_eq!(status, expected, "{text}");
-    text
-}
-
-fn open(mmproj: Option<&str>) -> *mut Engine {
-    let path = |name| CString::new(root().join("models/tiny").join(name).to_str().unwrap());
-    let (text, mmproj) = (path("culet-tiny-q4_0.gguf").unwrap(), mmproj.map(|m| path(m).unwrap()));
-    let (mut options, mut engine) = (null_mut(), null_mut());
-    ok(|e| unsafe { culet_engine_options_new(CULET_ABI_VERSION, &raw mut options, e) });
-    ok(|e| unsafe { culet_engine_options_set_threads(options, 1, e) });
-    let mmproj = mmproj.as_ref().map_or(null(), |m| m.as_ptr());
-    ok(|e| unsafe { culet_engine_open(options, text.as_ptr(), mmproj, &raw mut engine, e) });
-    unsafe { culet_engine_options_free(options) };
-    engine
+fn open(files: Files) -> CEngine {
+    C::open(files, None).unwrap()
 }
 
 fn opening() -> CString {
-    let tools = std::fs::read_to_string(root().join("models/tiny/tools.json")).unwrap();
+    let tools = std::fs::read_to_string(path("tiny/tools.json")).unwrap();
     CString::new(format!("{{\"tools\": {tools}}}")).unwrap()
 }
 
@@ -85,7 +60,7 @@ impl Drop for Hall {
 
 impl Hall {
     fn new(change: impl FnOnce(*mut AssistantOptions)) -> Self {
-        let engine = open(Some("mmproj-culet-tiny-q8_0.gguf"));
+        let engine = open(TINY);
         let (mut run, mut options, mut assistant) = (null_mut(), null_mut(), null_mut());
         ok(|e| unsafe { culet_session_options_new(&raw mut run, e) });
         ok(|e| unsafe { culet_session_options_set_size(run, 2048, 64, e) });
@@ -96,12 +71,11 @@ impl Hall {
         let opening = opening();
         ok(|e| unsafe {
             let messages = opening.as_ptr();
-            culet_assistant_new(engine, run, options, messages, 7, &raw mut assistant, e)
+            culet_assistant_new(engine.0, run, options, messages, 7, &raw mut assistant, e)
         });
         unsafe {
             culet_assistant_options_free(options);
             culet_session_options_free(run);
-            culet_engine_free(engine);
         }
         Self { assistant, n_pushed: 0, log: Vec::new() }
     }
@@ -181,9 +155,7 @@ impl Hall {
 
 /// Returns a held-out sound and some silence behind it.
 fn question(index: usize) -> Vec<f32> {
-    let path = root().join(format!("models/tiny/heldout/sounds/seen{index:02}.flac"));
-    let sound = culet::source::SoundFile::open(&path).unwrap();
-    let mut samples: Vec<f32> = sound.flat_map(|block| block.unwrap().samples).collect();
+    let mut samples = scene::question(index);
     samples.resize(samples.len() + RATE_HZ as usize, 0.0);
     samples
 }
@@ -359,9 +331,9 @@ fn guarded(listener: *const Engine, follow_up_ms: u32) -> Hall {
 
 #[test]
 fn a_phrase_wakes_it_and_an_answer_keeps_it_awake() {
-    let listener = open(Some("mmproj-culet-tiny-q8_0.gguf"));
-    let mut halls = [guarded(null(), 0), guarded(listener, 60_000)];
-    unsafe { culet_engine_free(listener) };
+    let listener = open(TINY);
+    let mut halls = [guarded(null(), 0), guarded(listener.0, 60_000)];
+    drop(listener);
     for (hall, keeps_awake) in halls.iter_mut().zip([false, true]) {
         assert_eq!(hall.poll(), CULET_SPOKEN_STATE);
         assert_eq!(hall.all(CULET_SPOKEN_STATE)[0].0.state, CULET_STATE_UNCALLED);
@@ -412,7 +384,7 @@ fn what_is_overheard_can_be_cancelled_and_the_key_needs_no_phrase() {
 
 #[test]
 fn wake_words_that_nobody_can_hear_are_refused() {
-    let (engine, deaf) = (open(Some("mmproj-culet-tiny-q8_0.gguf")), open(None));
+    let (engine, deaf) = (open(TINY), open(BLIND));
     let (mut options, mut none) = (null_mut(), null_mut());
     ok(|e| unsafe { culet_assistant_options_new(&raw mut options, e) });
     let wake = |phrase: *const _, listener, ms| {
@@ -420,12 +392,12 @@ fn wake_words_that_nobody_can_hear_are_refused() {
     };
     let mut new = || {
         let place = &raw mut none;
-        told(|e| unsafe { culet_assistant_new(engine, null(), options, null(), 0, place, e) }).0
+        told(|e| unsafe { culet_assistant_new(engine.0, null(), options, null(), 0, place, e) }).0
     };
     for phrase in [c"", c"?!", c"1 2 3 4 5 6 7 8 9", c"\xff"] {
         assert_eq!(wake(phrase.as_ptr(), null(), 0), CULET_ERR_INPUT);
     }
-    for (listener, ms) in [(deaf, 0), (engine, 600_001)] {
+    for (listener, ms) in [(deaf.0, 0), (engine.0, 600_001)] {
         assert_eq!(wake(c"hello".as_ptr(), listener, ms), CULET_OK);
         assert_eq!(new(), CULET_ERR_INPUT);
     }
@@ -435,8 +407,6 @@ fn wake_words_that_nobody_can_hear_are_refused() {
     unsafe {
         culet_assistant_free(none);
         culet_assistant_options_free(options);
-        culet_engine_free(engine);
-        culet_engine_free(deaf);
     }
 }
 
@@ -469,25 +439,23 @@ fn nonsense_is_refused_and_harms_nothing() {
         culet_assistant_push(hall.assistant, pcm, n, 1, RATE_HZ, e)
     });
     assert!(text.contains("poll"), "{text}");
-    let (engine, deaf) = (open(Some("mmproj-culet-tiny-q8_0.gguf")), open(None));
+    let (engine, deaf) = (open(TINY), open(BLIND));
     let mut none = null_mut();
     let mut new = |engine: *const Engine, options: *const AssistantOptions, json: &CStr| {
         let (place, json) = (&raw mut none, json.as_ptr());
         told(|e| unsafe { culet_assistant_new(engine, null(), options, json, 0, place, e) }).0
     };
-    assert_eq!(new(deaf, null(), c"[]"), CULET_ERR_INPUT);
-    assert_eq!(new(engine, null(), c"{"), CULET_ERR_INPUT);
+    assert_eq!(new(deaf.0, null(), c"[]"), CULET_ERR_INPUT);
+    assert_eq!(new(engine.0, null(), c"{"), CULET_ERR_INPUT);
     let media = c"[{\"role\": \"user\", \"content\": [{\"type\": \"audio\"}]}]";
-    assert_eq!(new(engine, null(), media), CULET_ERR_INPUT);
+    assert_eq!(new(engine.0, null(), media), CULET_ERR_INPUT);
     let mut options = null_mut();
     ok(|e| unsafe { culet_assistant_options_new(&raw mut options, e) });
     ok(|e| unsafe { culet_assistant_options_set_silence(options, 1, 0, e) });
-    assert_eq!(new(engine, options, c"[]"), CULET_ERR_INPUT);
+    assert_eq!(new(engine.0, options, c"[]"), CULET_ERR_INPUT);
     assert!(none.is_null());
     unsafe {
         culet_assistant_options_free(options);
-        culet_engine_free(engine);
-        culet_engine_free(deaf);
     }
 }
 
