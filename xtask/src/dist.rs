@@ -35,22 +35,29 @@ pub(crate) struct Target {
 /// Leaves llama.cpp's own library out, which is never called.
 const KERNELS_ONLY: (&str, &str) =
     ("CMAKE_PROJECT_TOP_LEVEL_INCLUDES", "ROOT/cross/kernels-only.cmake");
-/// Libraries lie beside the program or in the folder beside its own.
+/// Many processes build the modules at once.
+const NINJA: (&str, &str) = ("CMAKE_GENERATOR", "Ninja");
+/// Libraries lie beside the program or in the folder beside its own. Like [`ANY`], it takes the
+/// place of `.cargo/config.toml`, which would build for this machine's processor.
 const BESIDE: (&str, &str) = ("RUSTFLAGS", "-Clink-arg=-Wl,-rpath,$ORIGIN/../lib:$ORIGIN");
+/// Any processor of the target's kind. A processor that is named here would reach the kernels'
+/// compiler as `-march`, which knows no processors on ARM.
+const ANY: (&str, &str) = ("RUSTFLAGS", "");
 
 #[rustfmt::skip]
-pub(crate) const TARGETS: [Target; 7] = [
+pub(crate) const TARGETS: [Target; 8] = [
     Target {
         name: "x86_64-linux", triple: "x86_64-unknown-linux-gnu", host: "linux",
         features: &["dynamic-backends"], has_program: true,
-        environment: &[KERNELS_ONLY, BESIDE],
-        tools: &["cmake", "clang", "strip", "tar", "sha256sum"], sdks: &[],
+        environment: &[KERNELS_ONLY, NINJA, BESIDE],
+        tools: &["cmake", "ninja", "clang", "strip", "tar", "sha256sum"], sdks: &[],
     },
     Target {
         name: "aarch64-linux", triple: "aarch64-unknown-linux-gnu", host: "linux",
         features: &["dynamic-backends"], has_program: true,
         environment: &[
             KERNELS_ONLY,
+            NINJA,
             ("RUSTFLAGS", "-Clink-arg=-Wl,-rpath,$ORIGIN/../lib:$ORIGIN \
                            -L SYSROOT/usr/lib/aarch64-linux-gnu"),
             ("CMAKE_TOOLCHAIN_FILE", "ROOT/cross/aarch64-linux.cmake"),
@@ -61,29 +68,36 @@ pub(crate) const TARGETS: [Target; 7] = [
             ("PKG_CONFIG_SYSROOT_DIR", "SYSROOT"),
             ("PKG_CONFIG_LIBDIR", "SYSROOT/usr/lib/aarch64-linux-gnu/pkgconfig"),
         ],
-        tools: &["cmake", "clang", "aarch64-linux-gnu-gcc", "aarch64-linux-gnu-strip", "tar",
-                 "sha256sum"],
+        tools: &["cmake", "ninja", "clang", "aarch64-linux-gnu-gcc", "aarch64-linux-gnu-strip",
+                 "tar", "sha256sum"],
         sdks: &[],
     },
     Target {
         name: "aarch64-linux-cuda", triple: "aarch64-unknown-linux-gnu", host: "linux",
-        features: &["cuda"], has_program: true, environment: &[KERNELS_ONLY],
-        tools: &["cmake", "clang", "nvcc", "strip", "tar", "sha256sum"], sdks: &[],
+        features: &["cuda", "dynamic-backends"], has_program: true,
+        // Compute capability of Orin's GPU; the processor's kernels are chosen at run time.
+        environment: &[KERNELS_ONLY, NINJA, BESIDE, ("CMAKE_CUDA_ARCHITECTURES", "87")],
+        tools: &["cmake", "ninja", "clang", "nvcc", "strip", "tar", "sha256sum"], sdks: &[],
     },
     Target {
         name: "aarch64-android", triple: "aarch64-linux-android", host: "linux",
-        features: &[], has_program: false, environment: &[],
+        features: &[], has_program: false, environment: &[ANY],
         tools: &["cmake", "clang", "tar", "sha256sum"],
         sdks: &["ANDROID_NDK", "CARGO_TARGET_AARCH64_LINUX_ANDROID_LINKER"],
     },
     Target {
         name: "aarch64-macos", triple: "aarch64-apple-darwin", host: "macos",
-        features: &["metal"], has_program: true, environment: &[KERNELS_ONLY],
+        features: &["metal"], has_program: true, environment: &[KERNELS_ONLY, ANY],
         tools: &["cmake", "xcrun", "strip", "tar", "shasum"], sdks: &[],
     },
     Target {
         name: "aarch64-ios", triple: "aarch64-apple-ios", host: "macos",
-        features: &["metal"], has_program: false, environment: &[KERNELS_ONLY],
+        features: &["metal"], has_program: false, environment: &[KERNELS_ONLY, ANY],
+        tools: &["cmake", "xcrun", "tar", "shasum"], sdks: &[],
+    },
+    Target {
+        name: "aarch64-ios-sim", triple: "aarch64-apple-ios-sim", host: "macos",
+        features: &["metal"], has_program: false, environment: &[KERNELS_ONLY, ANY],
         tools: &["cmake", "xcrun", "tar", "shasum"], sdks: &[],
     },
     Target {
@@ -120,6 +134,7 @@ pub(crate) fn run(root: &Path, name: &str) -> Result<(), String> {
         steps.cargo("program", &line, &environment)?;
         place.keep(&place.built, &PROGRAMS, "bin")?;
         place.keep_model(root)?;
+        place.keep_appliance(root)?;
     }
     place.forget_links()?;
     let line = [&LIBRARY_BUILD[..], target.library_kinds(), &["--features", &features], &common];
@@ -152,6 +167,8 @@ const LIBRARIES: [&str; 6] = [
 const DYNAMIC_LIBRARIES: usize = 4;
 /// Where the program looks for the small model, from the folder above its own.
 const MODELS: &str = "share/culet/models";
+/// What makes a voice appliance of a Linux machine.
+const APPLIANCE: &str = "share/culet/appliance";
 /// Most bytes of the program, and of the library, if the kernels of no GPU are in it.
 const PROGRAM_BYTES_MAX: u64 = 12_000_000;
 const LIBRARY_BYTES_MAX: u64 = 8_000_000;
@@ -315,6 +332,19 @@ impl<'a> Place<'a> {
         Ok(())
     }
 
+    /// Copies the systemd unit and the container file, where the system has such.
+    fn keep_appliance(&self, root: &Path) -> Result<(), String> {
+        if !self.target.triple.contains("linux-gnu") {
+            return Ok(());
+        }
+        make(&self.package.join(APPLIANCE))?;
+        for file in files(&root.join("cross/appliance")) {
+            let name = file.file_name().ok_or("a file has a name")?;
+            copy(&file, &self.package.join(APPLIANCE).join(name))?;
+        }
+        Ok(())
+    }
+
     /// Writes what compilers and build systems ask for; it holds wherever the package lies.
     fn describe(&self, ffi: &Path) -> Result<(), String> {
         copy(&ffi.join("include/culet.h"), &self.package.join("include/culet.h"))?;
@@ -473,6 +503,16 @@ mod tests {
     }
 
     #[test]
+    fn no_target_is_built_for_the_processor_of_this_machine() {
+        for target in &TARGETS {
+            let flags = target.environment.iter().filter(|(name, _)| *name == "RUSTFLAGS");
+            let flags: Vec<_> = flags.map(|(_, flags)| *flags).collect();
+            assert_eq!(flags.len(), 1, "{}: .cargo/config.toml would hold", target.name);
+            assert!(!flags[0].contains("native"), "{}: {}", target.name, flags[0]);
+        }
+    }
+
+    #[test]
     fn folders_are_filled_in() {
         let target = TARGETS.iter().find(|t| t.name == "aarch64-linux").unwrap();
         let place = Place::new(Path::new("/r"), target);
@@ -480,6 +520,49 @@ mod tests {
         let value = |key: &str| &environment.iter().find(|(k, _)| *k == key).unwrap().1;
         assert_eq!(value("PKG_CONFIG_SYSROOT_DIR"), "/r/target/dist/aarch64-linux/sysroot");
         assert_eq!(value("CMAKE_TOOLCHAIN_FILE"), "/r/cross/aarch64-linux.cmake");
+    }
+
+    #[test]
+    fn the_page_about_boards_leads_to_a_unit_that_finds_everything() {
+        let cross = Path::new(env!("CARGO_MANIFEST_DIR")).join("../cross");
+        let read = |name: &str| fs::read_to_string(cross.join(name)).unwrap();
+        let (page, unit) = (read("boards.md"), read("appliance/culet-voice.service"));
+        let value = |text: &str, key: &str| {
+            let found = text.lines().find_map(|line| line.strip_prefix(key));
+            found.unwrap_or_else(|| panic!("no {key}")).to_owned()
+        };
+        let asked = |line: String| assert!(page.contains(&line), "boards.md lacks: {line}");
+        assert!(value(&unit, "ExecStart=").starts_with("/opt/culet/bin/culet voice "));
+        asked("sudo mkdir -p /opt/culet/models\n".into());
+        asked(format!(
+            "sudo cp -r culet-{}-aarch64-linux/. /opt/culet\n",
+            env!("CARGO_PKG_VERSION")
+        ));
+        let model = value(&read("appliance/culet-voice.conf"), "MODEL=");
+        let name = model.strip_prefix("/opt/culet/models/").unwrap();
+        asked(format!("sudo cp {name} mmproj.gguf /opt/culet/models/\n"));
+        let conf = value(&unit, "EnvironmentFile=");
+        let (folder, name) = conf.rsplit_once('/').unwrap();
+        asked(format!("sudo cp /opt/culet/{APPLIANCE}/{name} {folder}/\n"));
+        asked(format!("sudo cp /opt/culet/{APPLIANCE}/culet-voice.service /etc/systemd/system/\n"));
+        asked(format!("sudo useradd --system --groups audio,video {}\n", value(&unit, "User=")));
+    }
+
+    #[test]
+    fn linux_archives_bring_the_unit_and_its_file_of_names() {
+        let folder = env::temp_dir().join(format!("culet-dist-{}", std::process::id()));
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        for target in &TARGETS {
+            let mut place = Place::new(&folder, target);
+            place.package = folder.join(target.name);
+            place.keep_appliance(&root).unwrap();
+            let packed = files(&place.package.join(APPLIANCE));
+            let names: Vec<_> = packed.iter().filter_map(|p| p.file_name()?.to_str()).collect();
+            let expected = ["Containerfile", "culet-voice.conf", "culet-voice.service"];
+            let is_linux = target.name.contains("linux");
+            assert_eq!(names, if is_linux { &expected[..] } else { &[] }, "{}", target.name);
+        }
+        fs::remove_dir_all(&folder).unwrap();
     }
 
     #[test]
