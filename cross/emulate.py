@@ -20,7 +20,8 @@ What must hold on every processor:
    best token of the float32 answer leads by more than twice what is allowed (FACTOR times the largest
    difference of any logit on this machine), the same token. Where it leads by less, answers may
    part, and are not compared further. DECIDED of all tokens at least must lead by more.
-5. The C library: `ffi/tests/smoke.c`, compiled with the package's header and pkg-config file, runs.
+5. The answers themselves, in float32 on this machine, are those that are right.
+6. The C library: `ffi/tests/smoke.c`, compiled with the package's header and pkg-config file, runs.
 """
 
 import ast
@@ -66,10 +67,11 @@ IDS = [2, 105, 9, 33, 71, 8, 64, 19, 5, 200, 41]
 SHIPPED = [f"{TINY}/culet-tiny-q4_0.gguf", f"{TINY}/mmproj-culet-tiny-q8_0.gguf"]
 SOUND = os.path.join(TINY, "heldout/sounds/seen01.flac")
 PICTURE = os.path.join(TINY, "heldout/pictures/picture00.png")
+# What the small model is asked, and what is right.
 ANSWERS = {
-    "text": ["What is the capital of France?"],
-    "sound": ["--audio", SOUND, "Transcribe."],
-    "picture": ["--image", PICTURE, "--budget", "70", "How many shapes are there?"],
+    "text": (["How many days are in a week?"], "A week has seven days."),
+    "sound": (["--audio", SOUND, "Transcribe."], "set the temperature to seventeen degrees"),
+    "picture": (["--image", PICTURE, "--budget", "70", "How many shapes are there?"], "One."),
 }
 
 
@@ -155,7 +157,7 @@ def floats(program, folder):
 
 def answers(program, more, folder):
     """Yields names, texts and logits of the answers."""
-    for name, words in ANSWERS.items():
+    for name, (words, _) in ANSWERS.items():
         words = ["answer", *words, *more, "--greedy", "-n", "16"]
         said, rows = array(program, words, folder)
         yield name, json.loads(said)["text"], rows
@@ -190,7 +192,9 @@ class Measure:
               f"{len(leads)} tokens lead by more than {2 * self.allowed:.2f}: "
               f"{'ok' if self.is_measure else 'FAILED'}", flush=True)
         for name, text in texts.items():
-            print(f"float32: answer about a {name}: {text!r}")
+            is_right = text == ANSWERS[name][1]
+            self.is_measure &= is_right
+            print(f"float32: answer about a {name}: {text!r}: {'ok' if is_right else 'FAILED'}")
 
 
 def judge(program, measure, folder):

@@ -20,6 +20,8 @@ import subprocess
 import sys
 import tempfile
 
+from emulate import ANSWERS
+
 # Package, and a file of it.
 PACKAGES = [
     ("mesa-vulkan-drivers", "/usr/share/vulkan/icd.d/lvp_icd*.json"),
@@ -33,11 +35,6 @@ NEWER = ["libvulkan-dev", "spirv-headers"]
 NEWER_RELEASE = "trixie"
 TINY = ["--model", "models/tiny/culet-tiny-q4_0.gguf",
         "--mmproj", "models/tiny/mmproj-culet-tiny-q8_0.gguf"]
-ANSWERS = {
-    "text": ["What is the capital of France?"],
-    "sound": ["--audio", "tests/golden/media/sound.wav", "Write down what is said."],
-    "picture": ["--image", "tests/golden/media/pictures/rgb_50x30.png", "What colour is this?"],
-}
 
 # Debian 12's llvmpipe (Mesa 22.3) follows every binding of a descriptor set, also those that no
 # shader uses and that may therefore name a buffer long gone. Here the rest of each set names the
@@ -190,7 +187,7 @@ def fall_back(program, env):
     """Checks that a GPU which computes nothing is left out, with a warning, and nothing is lost."""
     idle = {**env, "CULET_TEST_DRIVER": "idle"}
     is_offered = doctor(program, idle)
-    (alone, _), (got, said) = (answer(program, [*more, *ANSWERS["text"]], idle)
+    (alone, _), (got, said) = (answer(program, [*more, *ANSWERS["text"][0]], idle)
                                for more in ([], ["--gpu"]))
     print(f"a driver that computes nothing: {got!r}, {said!r}", flush=True)
     return not is_offered and got == alone and "the processor computes alone" in said
@@ -210,12 +207,12 @@ def main():
     env = preloaded(folder, env)
     program = os.path.join(folder, "release/culet")
     good = tests(cargo, env)
-    for name, words in ANSWERS.items():
+    for name, (words, right) in ANSWERS.items():
         (alone, _), (with_gpu, said) = (answer(program, [*more, *words], env)
                                         for more in ([], ["--gpu"]))
         told = "the same alone" if with_gpu == alone else f"alone {alone!r}"
         print(f"answer about a {name}: {with_gpu!r}, {told}", flush=True)
-        good = good and bool(with_gpu) and "computes alone" not in said
+        good = good and with_gpu == alone == right and "computes alone" not in said
     good = fall_back(program, env) and good
     print("all passed" if good else "FAILED")
     raise SystemExit(0 if good else 1)

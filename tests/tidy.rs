@@ -64,13 +64,13 @@ const RESERVED: [(&[&str], &[&str], &str); 4] = [
     (&["unsafe"], &["ggml/", "gguf/mapping.rs"],
      "move it behind a safe method of src/ggml or src/gguf/mapping.rs"),
     (&["thread::spawn", "thread::scope", "thread::Builder"],
-     // The engine opens the tokenizer beside the decoder, and is done with the thread then; a
-     // video's threads read the output of ffmpeg and end with it; a scout's ends with the scout.
-     &["assistant/driver.rs", "source/camera.rs", "source/video/child.rs", "engine.rs",
-       "session/scout.rs", "main.rs", "cli/"],
+     // A video's threads read the output of ffmpeg and end with it; a scout's ends with the scout.
+     &["assistant/driver.rs", "source/camera.rs", "source/video/child.rs", "session/scout.rs",
+       "main.rs", "cli/"],
      "let assistant/driver.rs own the thread and make this a function that it calls"),
     (&["Instant::now", "SystemTime::now"],
-     &["assistant/driver.rs", "ggml/compute/profile.rs", "source/", "sink/", "main.rs", "cli/"],
+     // A camera's frames bear their time, and a lost speaker is opened again after a while.
+     &["assistant/driver.rs", "ggml/compute/profile.rs", "source/camera.rs", "main.rs", "cli/"],
      "take `now` as a parameter"),
     (&["env::var", "env::var_os", "env::home_dir"], &["main.rs", "cli/"],
      "take the value as an option; only the program reads the environment"),

@@ -6,6 +6,9 @@
  * what begins with it is answered, or follows an answer within 5 s.
  *
  *   arecord -f FLOAT_LE -r 16000 | ./voice_loop model.gguf mmproj.gguf
+ *
+ * Needs the library, its header and a model that hears. Run here: with the small model that ships and
+ * sounds from files in place of arecord, on x86-64 Linux, by `cargo test -p culet-ffi`.
  */
 #include <culet.h>
 

@@ -11,6 +11,9 @@
 
 One thread at a time uses a session; Session.cancel() is the call made for another thread. An
 Assistant holds a spoken conversation: push() it the microphone's samples, and poll() it.
+
+Needs Python 3 (3.11 here) and libculet_c, nothing to build. Run here: sessions and assistants, by
+`ffi/tests/smoke.py` in `cargo test -p culet-ffi` on x86-64 Linux; elsewhere it was not.
 """
 
 import array

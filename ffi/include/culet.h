@@ -581,16 +581,18 @@ culet_status culet_engine_options_new(uint32_t abi_version,
 void culet_engine_options_free(struct culet_engine_options *options);
 
 /**
- * Sets the processor threads of each session; 0, the default, means one for each physical core.
+ * Sets the processor threads of each session; 0, the default, means one for each logical core that
+ * is available, at most 8.
  */
 culet_status culet_engine_options_set_threads(struct culet_engine_options *options,
                                               size_t n_threads,
                                               struct culet_error *err);
 
 /**
- * Sets the GPU by its name or a part of it, by its number, or, with an empty text, the first;
- * NULL, the default, means the processor alone. A GPU that computes wrongly when a model is opened
- * is left out, with a warning in the log.
+ * Sets the GPU by its name or a part of it, by its number, or by "largest", the one with most
+ * memory; an empty text means the one with most memory of its own. NULL, the default, means the
+ * processor alone. A GPU that computes wrongly when a model is opened is left out, with a warning
+ * in the log.
  */
 culet_status culet_engine_options_set_gpu(struct culet_engine_options *options,
                                           const char *name,

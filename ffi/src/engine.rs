@@ -68,7 +68,8 @@ pub unsafe extern "C" fn culet_engine_options_free(options: *mut EngineOptions) 
     unsafe { handle::take(options) }
 }
 
-/// Sets the processor threads of each session; 0, the default, means one for each physical core.
+/// Sets the processor threads of each session; 0, the default, means one for each logical core that
+/// is available, at most 8.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn culet_engine_options_set_threads(
     options: *mut EngineOptions,
@@ -89,9 +90,10 @@ pub unsafe extern "C" fn culet_engine_options_set_threads(
     unsafe { handle::set((options, err), |o| &o.0, body) }
 }
 
-/// Sets the GPU by its name or a part of it, by its number, or, with an empty text, the first;
-/// NULL, the default, means the processor alone. A GPU that computes wrongly when a model is opened
-/// is left out, with a warning in the log.
+/// Sets the GPU by its name or a part of it, by its number, or by "largest", the one with most
+/// memory; an empty text means the one with most memory of its own. NULL, the default, means the
+/// processor alone. A GPU that computes wrongly when a model is opened is left out, with a warning
+/// in the log.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn culet_engine_options_set_gpu(
     options: *mut EngineOptions,

@@ -43,7 +43,7 @@ pub(crate) struct ModelArgs {
     /// Leave out the encoders: text only
     #[arg(long, conflicts_with = "mmproj")]
     no_mmproj: bool,
-    /// Processor threads [default: one for each core]
+    /// Processor threads [default: one for each logical core, at most 8]
     #[arg(short, long, value_name = "N", default_value = "0", hide_default_value = true)]
     threads: usize,
     #[command(flatten)]
@@ -56,7 +56,8 @@ pub(crate) struct ModelArgs {
 /// Which GPU computes, and how much it may hold.
 #[derive(clap::Args, Default)]
 pub(crate) struct GpuArgs {
-    /// Compute on a GPU: the first, or the one with this name or number
+    /// Compute on a GPU: the one with this name or number, the "largest" in memory, or without
+    /// a value the one with most memory of its own
     #[arg(long, value_name = "NAME", num_args = 0..=1, require_equals = true,
         default_missing_value = "")]
     gpu: Option<String>,

@@ -71,10 +71,11 @@ impl ThreadLimit {
 /// What to compute on.
 #[derive(Clone, Debug, Default)]
 pub struct BackendOptions {
-    /// Processor threads; 0 means one for each physical core that is available.
+    /// Processor threads; 0 means one for each logical core that is available, at most 8.
     pub n_threads: usize,
     /// GPU by its name in [`devices`](super::devices) or a part of it, by its number among the
-    /// GPUs, or empty for the first; `None` means the processor alone.
+    /// GPUs, `largest` for the one with most memory, or empty for the one with most memory of its
+    /// own; `None` means the processor alone.
     pub gpu: Option<String>,
 }
 
@@ -167,7 +168,8 @@ pub(super) fn cpu_function(name: &CStr) -> Result<Option<NonNull<c_void>>> {
     Ok(NonNull::new(raw))
 }
 
-/// Returns how many threads a backend uses if it is not told.
+/// Returns how many threads a backend uses if it is not told: one for each logical core that is
+/// available, at most 8.
 pub fn default_threads() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get).min(8)
 }

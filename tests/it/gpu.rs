@@ -266,7 +266,7 @@ fn every_kind_of_model_passes_the_check_of_first_use() {
 #[test]
 fn a_gpu_is_named_or_numbered() {
     let name = backend(true).gpu_info().unwrap().name.clone();
-    for wanted in [name.as_str(), "0", "auto"] {
+    for wanted in [name.as_str(), "0", "auto", "largest"] {
         assert!(Backend::new(&options(Some(wanted)).backend).is_ok(), "{wanted}");
     }
     let error = Backend::new(&options(Some("no such card")).backend).map(|_| ()).unwrap_err();

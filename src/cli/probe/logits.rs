@@ -53,7 +53,7 @@ pub(super) struct LogitsArgs {
     /// Type of cached keys and values [default: f32 if the weights are, else f16]
     #[arg(long, value_enum)]
     kv: Option<KvKind>,
-    /// Processor threads [default: one for each core]
+    /// Processor threads [default: one for each logical core, at most 8]
     #[arg(short, long, value_name = "N", default_value = "0", hide_default_value = true)]
     threads: usize,
     #[command(flatten)]

@@ -43,7 +43,7 @@ struct Files {
     /// Where to write the soft tokens
     #[arg(long, value_name = "F.npy")]
     out: PathBuf,
-    /// Processor threads [default: one for each core]
+    /// Processor threads [default: one for each logical core, at most 8]
     #[arg(short, long, value_name = "N", default_value = "0", hide_default_value = true)]
     threads: usize,
     #[command(flatten)]

@@ -63,9 +63,14 @@ fn info(index: usize) -> DeviceInfo {
 fn choose(all: &[DeviceInfo], name: &str) -> Result<usize> {
     let gpus: Vec<usize> = (0..all.len()).filter(|&i| all[i].is_gpu).collect();
     let wanted = name.to_lowercase();
-    let own_memory = gpus.iter().find(|&&i| !all[i].is_integrated);
+    let largest = |own_memory: bool| {
+        let meant = gpus.iter().filter(|&&i| !(own_memory && all[i].is_integrated));
+        // Of equals the last one is returned; the first one is meant.
+        meant.rev().max_by_key(|&&i| all[i].total_bytes)
+    };
     let found = match (wanted.as_str(), wanted.parse::<usize>()) {
-        ("" | "auto", _) => own_memory.or(gpus.first()),
+        ("" | "auto", _) => largest(true).or(gpus.first()),
+        ("largest", _) => largest(false),
         (_, Ok(number)) => gpus.get(number),
         _ => {
             let exact = gpus.iter().find(|&&i| all[i].name.to_lowercase() == wanted);
@@ -75,7 +80,7 @@ fn choose(all: &[DeviceInfo], name: &str) -> Result<usize> {
     };
     found.copied().ok_or_else(|| {
         let called = match wanted.as_str() {
-            "" | "auto" => "no GPU was found".to_owned(),
+            "" | "auto" | "largest" => "no GPU was found".to_owned(),
             _ => format!("no GPU is called \"{name}\""),
         };
         let line = |(number, &i): (usize, &usize)| {
@@ -91,8 +96,9 @@ fn choose(all: &[DeviceInfo], name: &str) -> Result<usize> {
     })
 }
 
-/// Starts the GPU that a user means: a name or a part of it, a number from 0, or nothing for the
-/// first, one with memory of its own before one without.
+/// Starts the GPU that a user means: a name or a part of it; a number from 0; `largest` for the one
+/// with most memory, shared or not; or nothing for the one with most memory of its own, or the
+/// first if none has any.
 pub(in crate::ggml) fn start(name: &str) -> Result<(NonNull<sys::ggml_backend>, DeviceInfo)> {
     let all = devices();
     let index = choose(&all, name)?;
@@ -109,9 +115,31 @@ pub(in crate::ggml) fn start(name: &str) -> Result<(NonNull<sys::ggml_backend>, 
 mod tests {
     use super::*;
 
+    fn sized(name: &str, is_integrated: bool, total_bytes: usize) -> DeviceInfo {
+        DeviceInfo { total_bytes, ..device(name, "", true, is_integrated) }
+    }
+
     fn device(name: &str, description: &str, is_gpu: bool, is_integrated: bool) -> DeviceInfo {
         let (name, description) = (name.to_owned(), description.to_owned());
         DeviceInfo { name, description, free_bytes: 0, total_bytes: 0, is_gpu, is_integrated }
+    }
+
+    #[test]
+    fn a_gpu_is_chosen_by_its_memory() {
+        let all = [
+            device("CPU", "", false, false),
+            sized("Vulkan0", true, 64),
+            sized("Vulkan1", false, 8),
+            sized("Vulkan2", false, 24),
+            sized("Vulkan3", false, 24),
+            sized("Vulkan4", true, 64),
+        ];
+        let chosen = |all: &[DeviceInfo], name| choose(all, name).expect(name);
+        assert_eq!((chosen(&all, ""), chosen(&all, "auto")), (3, 3));
+        assert_eq!((chosen(&all, "largest"), chosen(&all[2..], "LARGEST")), (1, 3));
+        assert_eq!((chosen(&all[..2], ""), chosen(&all[..3], "")), (1, 2));
+        let error = choose(&all[..1], "largest").expect_err("no GPU").to_string();
+        assert!(error.contains("no GPU was found"), "{error}");
     }
 
     #[test]

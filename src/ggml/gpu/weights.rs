@@ -177,7 +177,7 @@ pub(in crate::ggml) fn allocate(
     })
 }
 
-#[cfg(all(test, feature = "vulkan"))]
+#[cfg(all(test, any(feature = "vulkan", feature = "metal", feature = "cuda")))]
 mod tests {
     use super::*;
     use crate::ggml::backend::BackendOptions;
