@@ -195,17 +195,15 @@ impl Target {
     }
 
     /// What a program with the static library inside needs of the system, for linkers of Unix.
-    fn system_libraries(&self) -> String {
-        let libraries = match self.triple {
+    fn system_libraries(&self) -> &'static str {
+        match self.triple {
             t if t.contains("apple") => {
                 "-lc++ -framework Foundation -framework Metal -framework MetalKit \
                  -framework Accelerate"
             }
-            t if t.contains("android") => "-lc++_shared -landroid -llog -lm -ldl",
+            t if t.contains("android") => "-lc++_static -lc++abi -landroid -llog -lm -ldl",
             _ => "-lstdc++ -lm -ldl -lpthread",
-        };
-        let driver = if self.features.contains(&"cuda") { "-lcuda " } else { "" };
-        format!("{driver}{libraries}")
+        }
     }
 
     /// Tells whether a file of this size may not be shipped, and why.
@@ -430,7 +428,7 @@ impl<'a> Place<'a> {
 /// Fills in a template of the C library; its folder is told from the place of the file itself.
 fn filled(template: &str, target: &Target) -> String {
     let text = template.replace("@PREFIX@", "${pcfiledir}/../..");
-    let text = text.replace("@SYSTEM_LIBRARIES@", &target.system_libraries());
+    let text = text.replace("@SYSTEM_LIBRARIES@", target.system_libraries());
     text.replace("@VERSION@", env!("CARGO_PKG_VERSION"))
 }
 
@@ -570,8 +568,7 @@ mod tests {
         let version = env!("CARGO_PKG_VERSION");
         for (name, libraries) in [
             ("x86_64-linux", "-lstdc++ -lm -ldl -lpthread"),
-            ("aarch64-linux-cuda", "-lcuda -lstdc++ -lm -ldl -lpthread"),
-            ("aarch64-android", "-lc++_shared -landroid -llog -lm -ldl"),
+            ("aarch64-android", "-lc++_static -lc++abi -landroid -llog -lm -ldl"),
         ] {
             let target = TARGETS.iter().find(|t| t.name == name).unwrap();
             let text = filled("@PREFIX@ @VERSION@ @SYSTEM_LIBRARIES@", target);
