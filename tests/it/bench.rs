@@ -223,12 +223,26 @@ fn the_report_has_its_promised_form() {
         assert_eq!(keys, ["case", "n", "depth", "culet", "peer", "ratio", "spread"]);
         assert!(row["peer"].is_null() && row["ratio"].is_null(), "{row}");
         let value = &row["culet"];
-        assert!(value.is_null() || value.as_f64().unwrap() > 0.0, "{row}");
+        assert!(value.is_null() || value.as_f64().unwrap() >= 0.0, "{row}");
     }
     let n_of = |case: &str| rows.iter().filter(|r| r["case"] == case).count();
-    let counts = ["prefill", "decode", "bandwidth_share", "open_ms", "first_token_ms"].map(n_of);
-    assert_eq!(counts, [2, 2, 2, 1, 1]);
-    assert_eq!((n_of("rss_anon_mib"), n_of("picture_ms"), n_of("sound_rtf")), (1, 0, 0));
+    let twice = ["prefill", "arithmetic_share", "decode", "bandwidth_share", "token_cache_mib"];
+    assert_eq!(twice.map(n_of), [2; 5]);
+    let once = ["open_ms", "first_token_ms", "rss_anon_mib", "rss_file_mib", "token_weights_mib"];
+    assert_eq!(once.map(n_of), [1; 5]);
+    let once = ["arithmetic_gops", "bandwidth_gb_s", "major_faults_cold", "open_cold_ms"];
+    assert_eq!(once.map(n_of), [1; 4]);
+    assert_eq!(["rss_anon_media_mib", "picture_ms", "sound_rtf"].map(n_of), [0; 3]);
+    for case in ["arithmetic_share", "bandwidth_share", "arithmetic_gops", "bandwidth_gb_s"] {
+        let mut of = rows.iter().filter(|r| r["case"] == case);
+        assert!(of.all(|r| r["culet"].as_f64().unwrap() > 0.0), "{case}: {document}");
+    }
+    for case in ["snapshot_first_token_ms", "prompt_first_token_ms"] {
+        let row = rows.iter().find(|r| r["case"] == case).unwrap();
+        assert!(row["n"].as_u64().unwrap() >= 1024 && row["culet"].is_f64(), "{row}");
+    }
+    #[cfg(target_os = "linux")]
+    assert!(rows.iter().all(|r| r["case"] != "major_faults" || r["culet"].is_f64()), "{document}");
     let h = HParams::read(&Gguf::open(Path::new(model)).unwrap()).unwrap();
     let value =
         |case: &str| rows.iter().find(|r| r["case"] == case).unwrap()["culet"].as_f64().unwrap();
@@ -240,6 +254,37 @@ fn the_report_has_its_promised_form() {
     assert!(value("token_nodes") < 30.0 * h.layers.len() as f64, "{document}");
     let lines = std::fs::read_to_string(&csv).unwrap();
     assert_eq!(lines.lines().count(), 1 + rows.len());
+    assert!(lines.lines().next().unwrap().ends_with(",streamed,samples"), "{lines}");
+    let samples = |case: &str| {
+        let row = lines.lines().find(|line| line.contains(&format!(",warm,{case},"))).unwrap();
+        row.rsplit(',').next().unwrap().to_owned()
+    };
+    assert_eq!(["prefill", "decode", "open_ms", "rss_file_mib"].map(samples), ["2", "2", "2", "1"]);
+    assert!(lines.lines().skip(1).all(|line| line.contains(",cpu,")), "{lines}");
+}
+
+#[test]
+fn media_are_measured_with_what_memory_they_take() {
+    let words = ["bench", "--json", "--threads", "1", "--repeat", "1"];
+    let sizes = ["--prefill", "8", "--depths", "0", "--pictures", "70"];
+    let peer: &[&str] = if cfg!(feature = "reference") { &["--peer"] } else { &[] };
+    let text = succeed(&[&words[..], &sizes[..], peer].concat());
+    let document: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let rows = document["rows"].as_array().unwrap();
+    for case in ["picture_ms", "sound_rtf", "rss_anon_media_mib"] {
+        let row = rows.iter().find(|r| r["case"] == case).unwrap();
+        let is_there = !cfg!(target_os = "linux") && case.contains("rss") || row["culet"].is_f64();
+        assert!(is_there, "{row}");
+    }
+    let media = rows.iter().find(|r| r["case"] == "rss_anon_media_mib").unwrap();
+    assert_eq!((media["n"].as_u64(), media["depth"].as_u64()), (Some(70), Some(4096)));
+}
+
+#[test]
+fn a_gpu_that_is_not_there_is_named() {
+    let output = culet(&["bench", "--gpu=no-such-gpu", "--prefill", "8", "--depths", "0"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("GPU"));
 }
 
 #[cfg(feature = "reference")]
@@ -252,7 +297,7 @@ fn the_peer_loads_synthesized_models_and_answers_alike() {
         let sizes = ["--prefill", "8", "--depths", "0", "--repeat", "1", "--threads", "1"];
         let text = succeed(&[&arguments[..], &sizes[..]].concat());
         let document: serde_json::Value = serde_json::from_str(&text).unwrap();
-        for case in ["prefill", "decode", "open_ms", "first_token_ms"] {
+        for case in ["prefill", "decode", "open_ms", "first_token_ms", "snapshot_first_token_ms"] {
             let rows = document["rows"].as_array().unwrap();
             let row = rows.iter().find(|r| r["case"] == case).unwrap();
             // Empty if the answers differed.

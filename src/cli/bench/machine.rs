@@ -1,37 +1,28 @@
-//! What the machine is, what memory gives, and what this program takes of it.
+//! What the machine is, what this program takes of it, and what a token reads.
 //!
-//! In: `/proc` where there is one, a buffer to stream through. Out: [`Machine`], [`Memory`].
+//! In: `/proc` where there is one, a model. Out: [`Machine`], [`Memory`].
 //! Invariant: what the system does not tell is `None`.
 
-use std::hint::black_box;
-use std::time::Instant;
+use std::ops::Range;
 
 use culet::decoder::KvCache;
 use culet::gguf::Gguf;
+use culet::gguf::TensorInfo;
 use culet::model::HParams;
 use culet::model::LayerKind;
-use culet::model::memory;
 use culet::model::memory::Part;
 use serde_json::Value;
 use serde_json::json;
 
 use crate::cli::system;
 
-/// Bytes that are streamed through: far more than caches hold.
-const STREAM_BYTES: usize = 256 << 20;
-const N_STREAMS: usize = 5;
-
 /// The machine, and the model that was measured on it.
 pub(super) struct Machine {
     pub(super) cpu: String,
     pub(super) n_threads: usize,
     pub(super) model: String,
-    /// Bytes of the model that decoding one token at the start reads.
-    pub(super) token_bytes: u64,
-    /// Bytes a second that all threads together read from memory.
-    pub(super) bandwidth: f64,
-    /// File-backed memory after the measurements.
-    pub(super) rss_file_mib: Option<f64>,
+    /// `cpu`, or the GPU's short name.
+    pub(super) backend: String,
 }
 
 impl Machine {
@@ -45,23 +36,17 @@ impl Machine {
             "threads": self.n_threads,
             "memory_mib": proc_mib("/proc/meminfo", "MemTotal:"),
             "load": load(),
-            "bandwidth_gb_s": (self.bandwidth / 1e8).round() / 10.0,
+            "backend": self.backend,
             "culet": env!("CARGO_PKG_VERSION"),
             "model": self.model,
-            "token_mib": (self.token_bytes >> 10) as f64 / 1024.0,
-            "rss_file_mib": self.rss_file_mib,
         })
     }
 
     /// Returns it in a few lines.
     pub(super) fn text(&self) -> String {
-        let bytes = memory::bytes_text(self.token_bytes);
-        let gb = self.bandwidth / 1e9;
         let load = load().map(|l| format!(", load {l}")).unwrap_or_default();
-        format!(
-            "{}, {} threads{load}\n{}: {bytes} a token; memory gives {gb:.1} GB/s\n",
-            self.cpu, self.n_threads, self.model
-        )
+        let (cpu, n, backend, model) = (&self.cpu, self.n_threads, &self.backend, &self.model);
+        format!("{cpu}, {n} threads, backend {backend}{load}\n{model}\n")
     }
 }
 
@@ -84,6 +69,13 @@ impl Memory {
         let (anon_mib, file_mib) = (proc_mib(file, "RssAnon:")?, proc_mib(file, "RssFile:")?);
         Some(Self { anon_mib, file_mib })
     }
+
+    /// Returns what it has grown by since.
+    pub(super) fn grown(self) -> Option<Self> {
+        let now = Self::now()?;
+        let (anon_mib, file_mib) = (now.anon_mib - self.anon_mib, now.file_mib - self.file_mib);
+        Some(Self { anon_mib, file_mib })
+    }
 }
 
 /// Returns the seconds that the processor has worked for the threads of this program.
@@ -103,55 +95,32 @@ pub(super) fn read_mib() -> Option<f64> {
     Some(bytes / f64::from(1 << 20))
 }
 
+/// Returns how often this program waited for a page that had to be read from disk.
+pub(super) fn major_faults() -> Option<u64> {
+    major_faults_in(&std::fs::read_to_string("/proc/self/stat").ok()?)
+}
+
+/// The program's name comes second, in brackets, and may hold anything.
+fn major_faults_in(stat: &str) -> Option<u64> {
+    stat.rsplit_once(')')?.1.split_whitespace().nth(9)?.parse().ok()
+}
+
 fn proc_mib(file: &str, key: &str) -> Option<f64> {
     let kib = system::proc_kib(file, key)? as f64;
     Some((kib / 102.4).round() / 10.0)
 }
 
-/// Measures how many bytes a second `n_threads` read from memory, the best of a few passes.
-pub(super) fn bandwidth(n_threads: usize) -> f64 {
-    let words = vec![1_u64; STREAM_BYTES / 8];
-    let part = words.len().div_ceil(n_threads.max(1));
-    let mut best = 0_f64;
-    for _ in 0..N_STREAMS {
-        let start = Instant::now();
-        std::thread::scope(|s| {
-            for part in words.chunks(part) {
-                s.spawn(move || black_box(sum(black_box(part))));
-            }
-        });
-        best = best.max(STREAM_BYTES as f64 / start.elapsed().as_secs_f64());
-    }
-    best
-}
-
-/// Adds up, from several places at once: one alone does not keep memory busy.
-fn sum(words: &[u64]) -> u64 {
-    let quarter = words.len() / 4;
-    let parts: [&[[u64; 16]]; 4] =
-        std::array::from_fn(|i| words[i * quarter..(i + 1) * quarter].as_chunks().0);
-    let mut lanes = [[0_u64; 16]; 4];
-    for i in 0..parts[0].len() {
-        for (lanes, part) in lanes.iter_mut().zip(parts) {
-            for (lane, word) in lanes.iter_mut().zip(&part[i]) {
-                *lane = lane.wrapping_add(*word);
-            }
-        }
-    }
-    lanes.as_flattened().iter().fold(0, |a, b| a.wrapping_add(*b))
-}
-
-/// Returns the bytes of weights that decoding one token reads: all that are multiplied with.
-pub(super) fn token_bytes(gguf: &Gguf, h: &HParams) -> u64 {
-    let parts = memory::parts(gguf, Some(h));
-    let has_head = parts.iter().any(|p| p.part == Part::Head);
-    let is_read = |part: Part| match part {
+/// Returns where the weights lie that decoding one token reads: all that are multiplied with.
+pub(super) fn token_ranges(gguf: &Gguf, h: &HParams) -> Vec<Range<usize>> {
+    let part = |info: &TensorInfo| Part::of(&info.name, Some(h));
+    let has_head = gguf.tensors().iter().any(|info| part(info) == Part::Head);
+    let is_read = |info: &&TensorInfo| match part(info) {
         // Only single rows are read of these, unless the embedding is the head as well.
         Part::PerLayerTable | Part::Unused | Part::Vision | Part::Audio => false,
         Part::TokenEmbedding => !has_head,
         _ => true,
     };
-    parts.iter().filter(|p| is_read(p.part)).map(|p| p.size_bytes).sum()
+    gguf.tensors().iter().filter(is_read).map(TensorInfo::range).collect()
 }
 
 /// Returns the bytes of the cache that one token reads with `depth` tokens before it.
@@ -170,8 +139,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn memory_is_read_at_some_speed() {
-        assert!(bandwidth(2) > 0.0);
+    fn page_ins_are_the_tenth_behind_the_name() {
+        let stat = "7 (a) b) 1) S 1 2 3 4 5 6 11 12 1234 14 15 16";
+        assert_eq!(major_faults_in(stat), Some(1234));
+        assert_eq!(major_faults_in("7 (a) S 1"), None);
+        assert!(!cfg!(target_os = "linux") || major_faults().is_some());
     }
 
     #[test]

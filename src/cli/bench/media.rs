@@ -121,7 +121,10 @@ fn check(what: &str, ours: usize, peers: usize, apart_max: usize) -> Result<()> 
 }
 
 /// Returns a picture of smooth colours and some noise that has `n_soft` soft tokens.
-fn frame(seed: u64, n_soft: u32) -> Result<Frame> {
+///
+/// # Errors
+/// `Input` if that is no budget.
+pub(super) fn frame(seed: u64, n_soft: u32) -> Result<Frame> {
     let mut random = Random(seed);
     let sides = PICTURE_SIDES.iter().find(|(n, _)| *n == n_soft).map(|(_, sides)| *sides);
     let [width, height] = sides

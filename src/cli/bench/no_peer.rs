@@ -49,6 +49,21 @@ impl Timeline<'_> {
     }
 
     /// Never runs.
+    pub(super) fn see(&mut self, _: &mut Media, _: &Frame) -> Result<usize> {
+        match self.never {}
+    }
+
+    /// Never runs.
+    pub(super) fn save(&self, _: &Path, _: &[TokenId]) -> Result<()> {
+        match self.never {}
+    }
+
+    /// Never runs.
+    pub(super) fn load(&mut self, _: &Path, _: usize) -> Result<()> {
+        match self.never {}
+    }
+
+    /// Never runs.
     pub(super) fn append(&mut self, _: &[TokenId]) -> Result<&[f32]> {
         let _ = self.model;
         match self.never {}
@@ -59,6 +74,16 @@ impl Timeline<'_> {
 pub(super) enum Media {}
 
 impl Media {
+    /// Never runs.
+    pub(super) fn sees(&self) -> bool {
+        match *self {}
+    }
+
+    /// Never runs.
+    pub(super) fn hears(&self) -> bool {
+        match *self {}
+    }
+
     /// Never runs.
     pub(super) fn picture(&mut self, _: &Frame) -> Result<usize> {
         match *self {}

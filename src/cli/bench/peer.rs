@@ -106,15 +106,42 @@ impl Timeline<'_> {
     /// soft tokens when the first token is known.
     pub(super) fn hear(&mut self, media: &mut Media, samples: &[f32]) -> Result<usize> {
         let bitmap = MtmdBitmap::from_audio_data(samples).map_err(|e| failed("sound", e))?;
-        let chunks = media.chunks(&bitmap, ANSWER_HEAD)?;
+        self.take(media, &bitmap, MtmdInputChunkType::Audio)
+    }
+
+    /// Does the same with a picture.
+    pub(super) fn see(&mut self, media: &mut Media, frame: &Frame) -> Result<usize> {
+        self.take(media, &picture(frame)?, MtmdInputChunkType::Image)
+    }
+
+    fn take(
+        &mut self,
+        media: &mut Media,
+        bitmap: &MtmdBitmap,
+        kind: MtmdInputChunkType,
+    ) -> Result<usize> {
+        let chunks = media.chunks(bitmap, ANSWER_HEAD)?;
         let (n_batch, timeline) = (N_BATCH as i32, &mut self.timeline);
         let n_past = chunks.eval_chunks(&mut media.0, timeline, 0, 0, n_batch, true);
-        self.n_past = n_past.map_err(|e| failed("sound", e))? as usize;
+        self.n_past = n_past.map_err(|e| failed("media", e))? as usize;
         let logits = self.timeline.get_logits_ith(-1);
         std::hint::black_box(logits.iter().copied().fold(f32::MIN, f32::max));
         let chunks = (0..chunks.len()).filter_map(|i| chunks.get(i));
-        let is_sound = |c: &MtmdInputChunk| c.chunk_type() == MtmdInputChunkType::Audio;
-        Ok(chunks.filter(is_sound).map(|c| c.n_tokens()).sum())
+        let is_wanted = |c: &MtmdInputChunk| c.chunk_type() == kind;
+        Ok(chunks.filter(is_wanted).map(|c| c.n_tokens()).sum())
+    }
+
+    /// Writes the timeline, which holds `tokens`, to a file.
+    pub(super) fn save(&self, path: &Path, tokens: &[TokenId]) -> Result<()> {
+        let tokens: Vec<LlamaToken> = tokens.iter().map(|id| LlamaToken(id.0 as i32)).collect();
+        self.timeline.state_save_file(path, &tokens).map_err(|e| failed("state", e))
+    }
+
+    /// Takes a timeline over from a file.
+    pub(super) fn load(&mut self, path: &Path, n_ctx: usize) -> Result<()> {
+        let tokens = self.timeline.state_load_file(path, n_ctx);
+        self.n_past = tokens.map_err(|e| failed("state", e))?.len();
+        Ok(())
     }
 
     /// Appends tokens and returns the logits of the last.
@@ -139,11 +166,25 @@ impl Timeline<'_> {
 /// Encoders of the peer.
 pub(super) struct Media(MtmdContext);
 
+fn picture(frame: &Frame) -> Result<MtmdBitmap> {
+    let bitmap = MtmdBitmap::from_image_data(frame.width(), frame.height(), frame.rgb());
+    bitmap.map_err(|e| failed("picture", e))
+}
+
 impl Media {
+    /// Whether pictures can be read.
+    pub(super) fn sees(&self) -> bool {
+        self.0.support_vision()
+    }
+
+    /// Whether sounds can be heard.
+    pub(super) fn hears(&self) -> bool {
+        self.0.support_audio()
+    }
+
     /// Encodes a picture and returns its number of soft tokens.
     pub(super) fn picture(&mut self, frame: &Frame) -> Result<usize> {
-        let bitmap = MtmdBitmap::from_image_data(frame.width(), frame.height(), frame.rgb());
-        self.encode(&bitmap.map_err(|e| failed("picture", e))?, MtmdInputChunkType::Image)
+        self.encode(&picture(frame)?, MtmdInputChunkType::Image)
     }
 
     /// Encodes a sound at 16 kHz and returns its number of soft tokens.

@@ -29,8 +29,20 @@ pub(super) enum Case {
     FirstTokenColdMs,
     /// What was read from disk meanwhile.
     ColdReadMib,
+    /// How often reading it was waited for.
+    MajorFaultsCold,
+    /// The same while an answer is made, its pages in memory.
+    MajorFaults,
+    /// From a closed file to the first token behind a restored prompt of `n` tokens and a question.
+    SnapshotFirstTokenMs,
+    /// The same, if the prompt is computed.
+    PromptFirstTokenMs,
     /// Memory that is no file's, after an answer.
     RssAnonMib,
+    /// Memory that shows files, after an answer.
+    RssFileMib,
+    /// Memory that is no file's, after a picture of `n` soft tokens, a second of sound and a token.
+    RssAnonMediaMib,
     /// From pixels to soft tokens.
     PictureMs,
     /// Seconds of work for a second of sound.
@@ -55,8 +67,18 @@ pub(super) enum Case {
     SoakEarlyGrowthMib,
     /// What it grew by in the second half: none if it is bounded.
     SoakGrowthMib,
-    /// Bytes that a token needs, of those that memory gives meanwhile.
+    /// Bytes that a token needs, of those that memory gives before and after.
     BandwidthShare,
+    /// Multiply-adds of a prompt, of those that its kernel does in the caches before and after.
+    ArithmeticShare,
+    /// Those of the kernel: billions a second.
+    ArithmeticGops,
+    /// What memory gives: billions of bytes a second.
+    BandwidthGbS,
+    /// Weights that a token of an answer reads.
+    TokenWeightsMib,
+    /// What it reads of the cache.
+    TokenCacheMib,
     /// Millions of multiply-adds of a prompt: a count, the same on every machine.
     PromptMegaOps,
     /// Millions of multiply-adds of a token of an answer.
@@ -75,7 +97,13 @@ impl Case {
             Self::FirstTokenMs => "first_token_ms",
             Self::FirstTokenColdMs => "first_token_cold_ms",
             Self::ColdReadMib => "cold_read_mib",
+            Self::MajorFaultsCold => "major_faults_cold",
+            Self::MajorFaults => "major_faults",
+            Self::SnapshotFirstTokenMs => "snapshot_first_token_ms",
+            Self::PromptFirstTokenMs => "prompt_first_token_ms",
             Self::RssAnonMib => "rss_anon_mib",
+            Self::RssFileMib => "rss_file_mib",
+            Self::RssAnonMediaMib => "rss_anon_media_mib",
             Self::PictureMs => "picture_ms",
             Self::SoundRtf => "sound_rtf",
             Self::SpeechEndMs => "speech_end_ms",
@@ -89,6 +117,11 @@ impl Case {
             Self::SoakEarlyGrowthMib => "soak_early_growth_mib",
             Self::SoakGrowthMib => "soak_growth_mib",
             Self::BandwidthShare => "bandwidth_share",
+            Self::ArithmeticShare => "arithmetic_share",
+            Self::ArithmeticGops => "arithmetic_gops",
+            Self::BandwidthGbS => "bandwidth_gb_s",
+            Self::TokenWeightsMib => "token_weights_mib",
+            Self::TokenCacheMib => "token_cache_mib",
             Self::PromptMegaOps => "prompt_mega_ops",
             Self::TokenMegaOps => "token_mega_ops",
             Self::TokenNodes => "token_nodes",
@@ -97,7 +130,9 @@ impl Case {
 
     /// Whether nothing of the file is in memory before.
     fn is_cold(self) -> bool {
-        matches!(self, Self::OpenColdMs | Self::FirstTokenColdMs | Self::ColdReadMib)
+        let cold =
+            [Self::OpenColdMs, Self::FirstTokenColdMs, Self::ColdReadMib, Self::MajorFaultsCold];
+        cold.contains(&self)
     }
 
     fn more_is_better(self) -> bool {
@@ -125,6 +160,8 @@ pub(super) struct Row {
     pub(super) ratio: Option<f64>,
     /// Largest less smallest, over the median: of the ratios, or of our samples without a peer.
     pub(super) spread: Option<f64>,
+    /// Samples of ours.
+    pub(super) n_samples: usize,
 }
 
 impl Row {
@@ -136,13 +173,18 @@ impl Row {
         ours: &[f64],
         peers: &[f64],
     ) -> Self {
-        let advantage = |(a, b): (&f64, &f64)| if case.more_is_better() { a / b } else { b / a };
-        let ratios: Vec<f64> = ours.iter().zip(peers).map(advantage).collect();
+        let advantage = |(a, b): (&f64, &f64)| {
+            let ratio = if case.more_is_better() { a / b } else { b / a };
+            // Nothing has no ratio to nothing.
+            Some(ratio).filter(|r| r.is_finite())
+        };
+        let ratios: Vec<f64> = ours.iter().zip(peers).filter_map(advantage).collect();
         let of = if ratios.is_empty() { ours } else { &ratios };
         let (culet, peer) = (median(ours), median(peers));
-        let ratio = culet.as_ref().zip(peer.as_ref()).map(advantage);
-        let (seconds, streamed) = (None, None);
-        Self { case, n, depth, seconds, streamed, culet, peer, ratio, spread: spread(of) }
+        let ratio = culet.as_ref().zip(peer.as_ref()).and_then(advantage);
+        let (seconds, streamed, spread) = (None, None, spread(of));
+        let n_samples = ours.len();
+        Self { case, n, depth, seconds, streamed, culet, peer, ratio, spread, n_samples }
     }
 
     /// Returns what people see in the first column.
@@ -217,14 +259,14 @@ pub(super) fn write_csv(path: &Path, machine: &Machine, rows: &[Row]) -> Result<
     let quoted = |s: &str| format!("\"{}\"", s.replace('"', "'"));
     let mut text = String::from(
         "target,backend,cpu,threads,model,cold_or_warm,case,n,depth,culet,peer,ratio,spread,\
-         seconds,streamed\n",
+         seconds,streamed,samples\n",
     );
     let target = format!("{}-{}", std::env::consts::ARCH, std::env::consts::OS);
     for r in rows {
         let count = |n: Option<usize>| n.map(|n| n.to_string()).unwrap_or_default();
         let cells = [
             target.clone(),
-            "cpu".to_owned(),
+            machine.backend.clone(),
             quoted(&machine.cpu),
             machine.n_threads.to_string(),
             quoted(&machine.model),
@@ -238,6 +280,7 @@ pub(super) fn write_csv(path: &Path, machine: &Machine, rows: &[Row]) -> Result<
             cell(r.spread),
             count(r.seconds),
             r.streamed.map(|s| s.to_string()).unwrap_or_default(),
+            r.n_samples.to_string(),
         ];
         text.push_str(&cells.join(","));
         text.push('\n');

@@ -4,21 +4,23 @@
 //! Invariant: opening and memory come first, while nothing else is loaded.
 
 use std::path::Path;
+use std::path::PathBuf;
+use std::sync::Arc;
 
 use culet::Result;
 use culet::engine::Engine;
-use culet::engine::EngineOptions;
-use culet::ggml::BackendOptions;
+use culet::ggml;
+use culet::ggml::Backend;
 use culet::model::memory;
 
 use crate::cli::bench::Args;
-use crate::cli::bench::machine;
 use crate::cli::bench::machine::Machine;
-use crate::cli::bench::machine::Memory;
 use crate::cli::bench::media;
 use crate::cli::bench::peer::Peer;
 use crate::cli::bench::report;
+use crate::cli::bench::report::Row;
 use crate::cli::bench::speed;
+use crate::cli::bench::speed::Subject;
 use crate::cli::bench::speed::Wanted;
 use crate::cli::bench::synthesize;
 use crate::cli::bench::voice;
@@ -33,61 +35,15 @@ pub(crate) fn run(args: Args) -> Result<()> {
     if let Some([what, path]) = args.synthesize.as_deref() {
         return synthesize::synthesize(what, Path::new(path));
     }
-    let (model, mmproj) = match &args.model {
-        Some(model) => (model.clone(), args.mmproj.clone()),
-        None => {
-            let model = shipped_model()?;
-            let mmproj = fitting_mmproj(&model)?.pop();
-            (model, mmproj)
-        }
-    };
-    let n_threads = match args.threads {
-        0 => std::thread::available_parallelism().map_or(1, usize::from),
-        n => n,
-    };
-    let backend = BackendOptions { n_threads, gpu: None };
-    let options = EngineOptions { backend, ..EngineOptions::default() };
-    let (prefill, depths, pictures) = (args.prefill, args.depths, args.pictures);
-    let n_repeat = usize::from(args.repeat);
-    let wanted = Wanted { n_threads, prefill, depths, pictures, n_repeat };
-
+    let (subject, wanted) = (subject(&args)?, wanted(&args));
     let mut progress = Progress::new();
-    let mut rows = Vec::new();
-    if !args.voice && args.soak.is_none() {
-        progress.set("opening");
-        rows.extend(speed::opening(&model, &options, args.peer, &wanted)?);
-    }
-    progress.set("memory bandwidth");
-    let bandwidth = machine::bandwidth(n_threads);
-    let engine = Engine::open(&model, mmproj.as_deref(), &options)?;
-    let peer = args.peer.then(|| Peer::open(&model)).transpose()?;
-    if let Some(sound) = &args.soak {
-        progress.set(&format!("listening for {} minutes", args.minutes));
-        rows.extend(voice::soak(&engine, sound, args.minutes)?);
-    } else if args.voice {
-        progress.set("speech");
-        let seconds: Vec<usize> = args.seconds.iter().map(|&n| usize::from(n)).collect();
-        rows.extend(voice::measure(&engine, mmproj.as_deref(), peer.as_ref(), &seconds, &wanted)?);
-    } else {
-        progress.set("prompts and answers");
-        rows.splice(..0, speed::tokens(&engine, peer.as_ref(), &wanted, bandwidth)?);
-        progress.set("pictures and sounds");
-        if let Some(mmproj) = &mmproj {
-            rows.extend(media::measure(&engine, mmproj, peer.as_ref(), &wanted)?);
-        }
-    }
-    progress.clear();
-    let h = engine.decoder().hparams();
-    let types: Vec<String> =
-        memory::types(engine.file().tensors()).iter().map(|t| t.0.to_string()).collect();
-    let machine = Machine {
-        cpu: system::cpu(),
-        n_threads,
-        model: format!("{}, {}, {}", engine.file().name(), engine.variant_name(), types.join(" ")),
-        token_bytes: machine::token_bytes(engine.file(), h),
-        bandwidth,
-        rss_file_mib: Memory::now().map(|m| m.file_mib),
+    let (engine, rows) = match &args.soak {
+        Some(sound) => soak(&subject, sound, args.minutes, &mut progress)?,
+        None if args.voice => speech(&subject, &args.seconds, &wanted, &mut progress)?,
+        None => everything(&subject, &wanted, &mut progress)?,
     };
+    progress.clear();
+    let machine = machine(&engine, wanted.n_threads)?;
     if let Some(path) = &args.csv {
         report::write_csv(path, &machine, &rows)?;
     }
@@ -95,4 +51,108 @@ pub(crate) fn run(args: Args) -> Result<()> {
         true => print::json(&report::document(&machine, &rows)),
         false => print::result(&report::table(&machine, &rows)),
     }
+}
+
+fn subject(args: &Args) -> Result<Subject> {
+    let (model, mmproj): (PathBuf, Option<PathBuf>) = match &args.model {
+        Some(model) => (model.clone(), args.mmproj.clone()),
+        None => {
+            let model = shipped_model()?;
+            let mmproj = fitting_mmproj(&model)?.pop();
+            (model, mmproj)
+        }
+    };
+    let options = args.gpu.options(args.threads, None);
+    // The peer is asked for on the processor only.
+    let with_peer = args.peer && options.backend.gpu.is_none();
+    if args.peer && !with_peer {
+        print::say("with a GPU llama.cpp is not measured; give --peer without --gpu");
+    }
+    Ok(Subject { model, mmproj, options, with_peer })
+}
+
+fn wanted(args: &Args) -> Wanted {
+    let n_threads = match args.threads {
+        0 => ggml::default_threads(),
+        n => n,
+    };
+    Wanted {
+        n_threads,
+        prefill: args.prefill.clone(),
+        depths: args.depths.clone(),
+        pictures: args.pictures.clone(),
+        n_repeat: usize::from(args.repeat),
+    }
+}
+
+type Measured = (Arc<Engine>, Vec<Row>);
+
+fn open(subject: &Subject) -> Result<Arc<Engine>> {
+    Engine::open(&subject.model, subject.mmproj.as_deref(), &subject.options)
+}
+
+fn open_peer(subject: &Subject) -> Result<Option<Peer>> {
+    subject.with_peer.then(|| Peer::open(&subject.model)).transpose()
+}
+
+/// Measures a long conversation.
+fn soak(
+    subject: &Subject,
+    sound: &Path,
+    minutes: u16,
+    progress: &mut Progress,
+) -> Result<Measured> {
+    let engine = open(subject)?;
+    progress.set(&format!("listening for {minutes} minutes"));
+    let rows = voice::soak(&engine, sound, minutes)?;
+    Ok((engine, rows))
+}
+
+/// Measures sounds of so many seconds while they are said.
+fn speech(
+    subject: &Subject,
+    seconds: &[u16],
+    wanted: &Wanted,
+    progress: &mut Progress,
+) -> Result<Measured> {
+    let (engine, peer) = (open(subject)?, open_peer(subject)?);
+    progress.set("speech");
+    let seconds: Vec<usize> = seconds.iter().map(|&n| usize::from(n)).collect();
+    let mmproj = subject.mmproj.as_deref();
+    let rows = voice::measure(&engine, mmproj, peer.as_ref(), &seconds, wanted)?;
+    Ok((engine, rows))
+}
+
+/// Measures opening, memory, prompts, answers, pictures and sounds.
+fn everything(subject: &Subject, wanted: &Wanted, progress: &mut Progress) -> Result<Measured> {
+    progress.set("opening");
+    let opening = speed::opening(subject, wanted)?;
+    progress.set("snapshots");
+    let snapshot = speed::snapshot(subject, wanted)?;
+    let (engine, peer) = (open(subject)?, open_peer(subject)?);
+    progress.set("prompts and answers");
+    let mut rows = speed::tokens(&engine, peer.as_ref(), wanted)?;
+    rows.extend(opening);
+    rows.extend(snapshot);
+    progress.set("pictures and sounds");
+    if let Some(mmproj) = &subject.mmproj {
+        rows.extend(media::measure(&engine, mmproj, peer.as_ref(), wanted)?);
+    }
+    Ok((engine, rows))
+}
+
+fn machine(engine: &Engine, n_threads: usize) -> Result<Machine> {
+    let types = memory::types(engine.file().tensors());
+    let types: Vec<String> = types.iter().map(|t| t.0.to_string()).collect();
+    let backend = &engine.options().backend;
+    let backend = match backend.gpu {
+        Some(_) => Backend::new(backend)?.gpu_info().map(|gpu| gpu.name.clone()),
+        None => None,
+    };
+    Ok(Machine {
+        cpu: system::cpu(),
+        n_threads,
+        model: format!("{}, {}, {}", engine.file().name(), engine.variant_name(), types.join(" ")),
+        backend: backend.unwrap_or_else(|| "cpu".to_owned()),
+    })
 }

@@ -15,6 +15,7 @@ pub(super) use call::Custom;
 pub(super) use call::SRC_MAX;
 pub use call::Split;
 pub(super) use call::run;
+pub use quant::ask_for;
 pub(super) use quant::multiplies;
 pub(super) use quant::wants_plain;
 pub(super) use tiles::dots;

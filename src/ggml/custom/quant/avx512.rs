@@ -64,6 +64,7 @@ pub(super) fn round(values: &[f32; BLOCK], bytes: &mut [i8; BLOCK]) -> f32 {
 }
 
 /// See [`super::ask_for`].
+#[inline]
 pub(super) fn ask_for(bytes: &[u8]) {
     for line in bytes.chunks(LINE) {
         // SAFETY: every processor of this kind has the instruction, which reads nothing.

@@ -44,8 +44,9 @@ pub(in crate::ggml) fn wants_plain(dtype: DType) -> bool {
 /// Eight rows of a weight, and as many that will be wanted next.
 type Rows<'a> = (&'a [u8], &'a [u8]);
 
-/// Asks memory for what will be wanted next.
-fn ask_for(bytes: &[u8]) {
+/// Asks memory for what will be wanted next, where the processor can be told.
+#[inline]
+pub fn ask_for(bytes: &[u8]) {
     #[cfg(target_arch = "x86_64")]
     avx512::ask_for(bytes);
     #[cfg(not(target_arch = "x86_64"))]
