@@ -175,8 +175,8 @@ impl Row {
     ) -> Self {
         let advantage = |(a, b): (&f64, &f64)| {
             let ratio = if case.more_is_better() { a / b } else { b / a };
-            // Nothing has no ratio to nothing.
-            Some(ratio).filter(|r| r.is_finite())
+            // Nothing has no ratio to anything.
+            Some(ratio).filter(|r| r.is_finite() && *r > 0.0)
         };
         let ratios: Vec<f64> = ours.iter().zip(peers).filter_map(advantage).collect();
         let of = if ratios.is_empty() { ours } else { &ratios };

@@ -1,8 +1,8 @@
 //! What the machine can do at best: bytes read from memory, and multiply-adds in the caches.
 //!
 //! In: an open model. Out: [`Yardsticks`], asked again around every sample.
-//! Invariant: the same threads as the model's, its own weights and its own kernel for products; what
-//! the machine did at another time is no yardstick.
+//! Invariant: the same threads as the model's, its own weights and its own kernel for products;
+//! what the machine did at another time is no yardstick.
 
 use std::array;
 use std::hint::black_box;
