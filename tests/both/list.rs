@@ -40,6 +40,16 @@ macro_rules! behaviours {
                 damaged_and_hostile_snapshots_change_nothing_and_break_nothing,
                 what_was_appended_comes_along,
             }
+            voice {
+                a_cancelled_turn_is_forgotten_and_the_next_is_heard,
+                a_phrase_wakes_it_and_an_answer_keeps_it_awake,
+                a_picture_goes_in_before_the_question,
+                a_spoken_question_calls_a_tool_and_is_answered,
+                an_answer_is_told_in_pieces,
+                keys_and_devices_are_told,
+                what_is_overheard_can_be_cancelled_and_the_key_needs_no_phrase,
+                what_was_not_heard_is_not_history,
+            }
         }
     };
 }

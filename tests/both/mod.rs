@@ -1,9 +1,11 @@
-//! What a session does, written once and played on both faces of the library.
+//! What sessions and conversations by voice do, written once and played on both faces of the
+//! library.
 //!
 //! In: sides, the small models that are shipped. Out: one test for each behaviour.
 //! - `side`: what can be asked; `native`: the side of Rust; that of C is in `ffi/tests/suite`
 //! - `scene`: plays a behaviour and writes down all that the side answered; `list`: makes the tests
-//! - `chat`, `live`, `media`, `misuse`, `snapshot`: the behaviours
+//! - `chat`, `live`, `media`, `misuse`, `snapshot`: what sessions do
+//! - `voice`: what conversations by voice do
 //!
 //! **Invariant:** where more than one side plays, all of them answer the same, bit for bit.
 
@@ -16,3 +18,4 @@ pub(crate) mod native;
 pub(crate) mod scene;
 pub(crate) mod side;
 pub(crate) mod snapshot;
+pub(crate) mod voice;

@@ -34,6 +34,7 @@ use crate::both::side::Files;
 use crate::both::side::Said;
 use crate::both::side::Side;
 use crate::both::side::path;
+use crate::both::voice::native::NativeVoice;
 
 /// A session of Rust.
 pub(crate) struct Native {
@@ -149,6 +150,7 @@ impl Native {
 
 impl Side for Native {
     type Engine = Arc<Engine>;
+    type Assistant = NativeVoice;
 
     fn open(files: Files, memory_bytes_max: Option<u64>) -> Result<Self::Engine> {
         let backend = BackendOptions { n_threads: 1, gpu: None };

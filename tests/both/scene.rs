@@ -24,6 +24,8 @@ use crate::both::side::Files;
 use crate::both::side::Said;
 use crate::both::side::Side;
 use crate::both::side::path;
+use crate::both::voice::hall::Hall;
+use crate::both::voice::side::Manner;
 use crate::random::Rng;
 
 /// Same maths in another order, through encoder and decoder in float32.
@@ -33,7 +35,7 @@ pub(crate) const RATE_HZ: usize = 16_000;
 const EVENTS_MAX: usize = 1000;
 
 /// What a side answered, a line each.
-type Trace = Rc<RefCell<Vec<String>>>;
+pub(crate) type Trace = Rc<RefCell<Vec<String>>>;
 
 /// A place where behaviours are played by one side.
 pub(crate) struct Scene<S> {
@@ -118,6 +120,15 @@ impl<S: Side> Scene<S> {
     pub(crate) fn session(&self, engine: &S::Engine, options: &SessionOptions) -> Run<S> {
         let side = S::new(engine, options).unwrap();
         Run { side, trace: Rc::clone(&self.trace) }
+    }
+
+    /// Begins a conversation by voice.
+    pub(crate) fn hall(
+        &self,
+        engine: &S::Engine,
+        manner: &Manner<'_, S::Engine>,
+    ) -> Hall<S::Assistant> {
+        Hall::new(Rc::clone(&self.trace), engine, manner)
     }
 
     /// Refuses to open files.

@@ -12,6 +12,8 @@ use culet::session::SessionOptions;
 use culet::session::Stats;
 use culet::text::Stop;
 
+use crate::both::voice::side::Voice;
+
 /// Files of one model, below the folder `models`.
 #[derive(Clone, Copy)]
 pub(crate) struct Files {
@@ -54,6 +56,8 @@ pub(crate) enum Said {
 /// medium is a place that appended media fill in order.
 pub(crate) trait Side: Sized {
     type Engine;
+    /// What holds conversations by voice.
+    type Assistant: Voice<Engine = Self::Engine>;
 
     /// Opens a model for one thread.
     fn open(files: Files, memory_bytes_max: Option<u64>) -> Result<Self::Engine>;

@@ -1,8 +1,9 @@
 //! The C interface from the outside, through the functions of the header alone.
 //!
 //! In: the tiny model that is shipped. Out: behaviour, equal to that of Rust; what only C can do.
-//! - `side`: the behaviours that both faces of the library have; `call`: statuses and messages
-//! - `session`: threads, views, pointers, options; `assistant`: conversations by voice
+//! - `side`, `voice`: the behaviours that both faces of the library have
+//! - `call`: statuses and messages
+//! - `session`: threads, views, pointers, options; `assistant`: packets, wake words, pointers
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot open its model has failed")]
 #![expect(clippy::undocumented_unsafe_blocks, reason = "every block calls the interface")]
@@ -18,3 +19,4 @@ mod npy;
 mod random;
 mod session;
 mod side;
+mod voice;

@@ -31,6 +31,7 @@ use crate::both::side::Side;
 use crate::both::side::path;
 use crate::call::ok;
 use crate::call::told;
+use crate::voice::CVoice;
 
 behaviours!(C, Native);
 
@@ -53,7 +54,7 @@ impl Drop for CEngine {
 }
 
 /// Returns what a call says, as Rust would say it.
-fn checked(call: impl FnOnce(*mut Error) -> Status) -> Result<()> {
+pub(crate) fn checked(call: impl FnOnce(*mut Error) -> Status) -> Result<()> {
     let (status, text) = told(call);
     let kind = match status {
         CULET_OK => return Ok(()),
@@ -81,7 +82,7 @@ fn stop_of(stop: i32) -> Stop {
 }
 
 /// Gives options to `make`, and takes them back.
-fn with_options<T>(
+pub(crate) fn with_options<T>(
     options: &culet::session::SessionOptions,
     make: impl FnOnce(*const SessionOptions) -> T,
 ) -> T {
@@ -112,6 +113,7 @@ fn with_options<T>(
 
 impl Side for C {
     type Engine = CEngine;
+    type Assistant = CVoice;
 
     fn open(files: Files, memory_bytes_max: Option<u64>) -> Result<Self::Engine> {
         let (mut options, mut engine) = (null_mut(), null_mut());
