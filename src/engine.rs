@@ -13,6 +13,7 @@ use crate::decoder::Decoder;
 use crate::decoder::KvOptions;
 use crate::encoder::AudioEncoder;
 use crate::encoder::VisionEncoder;
+use crate::encoder::trial;
 use crate::error::Error;
 use crate::error::Result;
 use crate::ggml::Backend;
@@ -154,18 +155,12 @@ impl Engine {
     /// `Input` if there is no mmproj; `Unsupported` if it has no picture encoder.
     pub fn vision(&self) -> Result<&Arc<VisionEncoder>> {
         let e = self.encoders_for("a picture")?;
-        self.bound(&e.vision, |backend| {
-            if backend.gpu_info().is_some() {
-                let sample = VisionWeights::gpu_sample(&e.file, &e.hparams)?;
-                if let Err(fault) = check_gpu(&sample, backend) {
-                    log::warn!("{fault}; the processor encodes pictures");
-                    backend.set_gpu_bytes_max(0);
-                }
-            }
+        let bind = |backend: &Backend| {
             let owner = Arc::clone(e.file.mapping());
             let weights = VisionWeights::bind(&e.file, owner, &e.hparams, backend)?;
             Ok(VisionEncoder::new(weights))
-        })
+        };
+        self.bound(&e.vision, |backend| trial::placed("pictures", backend, bind))
     }
 
     /// Returns the sound encoder, binding it when first asked for.
@@ -174,11 +169,11 @@ impl Engine {
     /// `Input` if there is no mmproj; `Unsupported` if it has no sound encoder.
     pub fn audio(&self) -> Result<&Arc<AudioEncoder>> {
         let e = self.encoders_for("a sound")?;
-        self.bound(&e.audio, |backend| {
+        let bind = |backend: &Backend| {
             let owner = Arc::clone(e.file.mapping());
-            let weights = AudioWeights::bind(&e.file, owner, &e.hparams, backend)?;
-            AudioEncoder::new(weights)
-        })
+            AudioEncoder::new(AudioWeights::bind(&e.file, owner, &e.hparams, backend)?)
+        };
+        self.bound(&e.audio, |backend| trial::placed("sounds", backend, bind))
     }
 
     /// Returns what is in a place, binding it first if nothing is: once, whoever asks meanwhile.

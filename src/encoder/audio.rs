@@ -8,6 +8,8 @@ use std::sync::Arc;
 use std::sync::OnceLock;
 
 use super::embedder;
+use super::on_gpu;
+use super::on_gpu::Window;
 use super::rows;
 use super::sub_sample::Block;
 use super::sub_sample::FRAMES_PER_TOKEN;
@@ -36,15 +38,17 @@ use crate::model::encoders::Vector;
 /// Epsilon of every norm; files hold wrong values of it.
 const EPS: f32 = 1e-6;
 /// Soft cap of attention logits.
-const CAP: f32 = 50.0;
+pub(super) const CAP: f32 = 50.0;
 /// Factor of the products with keys: ln(1 + e) / ln 2.
-const KEY_SCALE: f32 = 1.894_636_1;
+pub(super) const KEY_SCALE: f32 = 1.894_636_1;
 /// Share of a feed-forward block that is added.
 const HALF_STEP: f32 = 0.5;
 /// Keys that a frame sees before its own.
 pub(super) const PAST: usize = KEYS_MAX - 1;
 /// Distances that relative keys are made for.
-const DISTANCES: usize = KEYS_MAX;
+pub(super) const DISTANCES: usize = KEYS_MAX;
+/// Most tensors of a layer, those of ggml's operations included.
+const NODES: usize = 256;
 /// Longest wavelength of the relative positions' sinusoids.
 const TIMESCALE_MAX: f64 = 10_000.0;
 
@@ -63,6 +67,8 @@ struct LayerInputs<'g> {
     values: Tensor<'g>,
     gated: Tensor<'g>,
     counts: Tensor<'g>,
+    /// Where a GPU computes: who sees which key.
+    mask: Option<Tensor<'g>>,
 }
 
 /// What the next block needs of one layer.
@@ -80,6 +86,8 @@ pub(super) struct BlockPlan {
     pub(super) row_before: Port,
     pub(super) counts: Port,
     pub(super) history: Port,
+    /// Where a GPU computes: [`on_gpu::sights`].
+    pub(super) mask: Option<Port>,
     pub(super) rows: Port,
     pub(super) layers: Vec<LayerPorts>,
     pub(super) out: Port,
@@ -111,6 +119,10 @@ impl AudioEncoder {
     /// Returns the values of one mel frame.
     pub fn n_mel(&self) -> usize {
         self.weights.hparams.n_mel
+    }
+
+    pub(super) fn weights(&self) -> &AudioWeights {
+        &self.weights
     }
 
     pub(super) fn n_layer(&self) -> usize {
@@ -155,17 +167,22 @@ impl AudioEncoder {
         let relative = self.relative()?;
         let w = &self.weights;
         let (width, n_layer) = (self.width(), self.n_layer());
-        let g = GraphBuilder::new(64 + n_layer * 96, backend)?;
+        let g = GraphBuilder::new(64 + n_layer * NODES, backend)?;
         let (mel, mel_port) = g.input(DType::F32, &[self.n_mel(), n * FRAMES_PER_TOKEN])?;
         let (mel_before, mel_before_port) = g.input(DType::F32, &[self.n_mel()])?;
         let (row_before, row_before_port) = g.input(DType::F32, &[self.row_len()])?;
         let (counts, counts_port) = g.input(DType::I32, &[2])?;
-        let history_rows = self.history_rows();
-        let (history, history_port) = g.input(DType::F32, &[width, history_rows * n_layer])?;
         let block = Block { mel, mel_before, row_before, counts };
         let [rows_first, x] = self.sub_sample.build(&g, block, n)?;
         let rows_port = g.output(rows_first);
         let mut x = g.mul_mat(g.weight(&w.input_projection)?, x)?;
+        if let Some(layer) = w.layers.first() {
+            g.follow(&layer.attn_q.weight)?;
+        }
+        let history_rows = self.history_rows();
+        let (history, history_port) = g.input(DType::F32, &[width, history_rows * n_layer])?;
+        let mask = g.on_gpu().then(|| g.input(DType::F32, &[PAST + n, n])).transpose()?;
+        let (mask, mask_port) = mask.unzip();
         let mut layers = Vec::with_capacity(n_layer);
         for (index, (layer, relative)) in w.layers.iter().zip(relative).enumerate() {
             let first = index * history_rows;
@@ -174,12 +191,14 @@ impl AudioEncoder {
                 values: g.slice(history, 1, first + PAST, PAST)?,
                 gated: g.slice(history, 1, first + 2 * PAST, self.taps_before())?,
                 counts,
+                mask,
             };
             let ports;
             (x, ports) = self.layer(&g, x, (layer, relative), &inputs)?;
             x = g.name(x, &format!("a_out-{index}"));
             layers.push(ports);
         }
+        g.follow(&w.output)?;
         x = g.mul_mat(g.weight(&w.output)?, x)?;
         x = add_bias(&g, x, &w.output_bias)?;
         let out = g.output(embedder::embed(&g, x, &w.embedder, EPS)?);
@@ -190,6 +209,7 @@ impl AudioEncoder {
             row_before: row_before_port,
             counts: counts_port,
             history: history_port,
+            mask: mask_port,
             rows: rows_port,
             layers,
             out,
@@ -225,29 +245,45 @@ impl AudioEncoder {
         let k = rows::limited(g, k, layer.attn_k.output)?;
         let v = rows::limited(g, v, layer.attn_v.output)?;
         let (keys, values) = (g.output(k), g.output(v));
-        let args = [q, k, v, inputs.keys, inputs.values, inputs.counts];
-        let (width, relative) = (self.width(), Arc::clone(relative));
-        let mixed = g.custom(&q.shape().0, &args, Split::Elements(head_dim), move |call| {
-            let seen = Seen {
-                current: [call.f32(1), call.f32(2)],
-                past: [call.f32(3), call.f32(4)],
-                n_past: call.i32(5)[0] as usize,
-                width,
-            };
-            let queries = &call.f32(0)[call.first..call.first + call.out.len()];
-            let heads = queries.chunks_exact(head_dim).zip(call.out.chunks_exact_mut(head_dim));
-            for (i, (query, out)) in heads.enumerate() {
-                let first = call.first + i * head_dim;
-                let (row, column) = (first / width, first % width);
-                seen.attend(query, (row, column), &relative, out);
+        let mixed = match inputs.mask {
+            Some(mask) => {
+                let window = Window { past: [inputs.keys, inputs.values], mask };
+                on_gpu::attend_window(g, [q, k, v], window, (relative, head_dim))?
             }
-        })?;
+            None => mixed(g, [q, k, v], inputs, (relative, head_dim))?,
+        };
         let mixed = rows::limited(g, mixed, layer.attn_out.input)?;
         let y = rows::product(g, &layer.attn_out, mixed)?;
         let y = (y, layer.attn_out.output);
         let x = rows::add_normed(g, y, &layer.attn_post_norm, x, (EPS, 1.0))?;
         Ok((x, keys, values))
     }
+}
+
+/// Attends from every frame of a block to itself and those before it, by a kernel of ours.
+fn mixed<'g>(
+    g: &'g GraphBuilder,
+    [q, k, v]: [Tensor<'g>; 3],
+    inputs: &LayerInputs<'g>,
+    (relative, head_dim): (&Vector, usize),
+) -> Result<Tensor<'g>> {
+    let args = [q, k, v, inputs.keys, inputs.values, inputs.counts];
+    let (width, relative) = (q.side(0), Arc::clone(relative));
+    g.custom(&q.shape().0, &args, Split::Elements(head_dim), move |call| {
+        let seen = Seen {
+            current: [call.f32(1), call.f32(2)],
+            past: [call.f32(3), call.f32(4)],
+            n_past: call.i32(5)[0] as usize,
+            width,
+        };
+        let queries = &call.f32(0)[call.first..call.first + call.out.len()];
+        let heads = queries.chunks_exact(head_dim).zip(call.out.chunks_exact_mut(head_dim));
+        for (i, (query, out)) in heads.enumerate() {
+            let first = call.first + i * head_dim;
+            let (row, column) = (first / width, first % width);
+            seen.attend(query, (row, column), &relative, out);
+        }
+    })
 }
 
 /// Keys and values that a block's frames see.
@@ -298,11 +334,16 @@ fn scaled_queries<'g>(
     limits: (f32, f32),
 ) -> Result<Tensor<'g>> {
     let factor = ((head_dim as f64).powf(-0.5) / std::f64::consts::LN_2) as f32;
-    let scale: Vec<f32> = per_dim_scale.iter().map(|s| s * factor).collect();
+    let scale: Vector = per_dim_scale.iter().map(|s| s * factor).collect();
+    if g.on_gpu() {
+        let heads =
+            g.reshape(rows::limited(g, q, limits)?, &[head_dim, q.side(0) / head_dim, q.side(1)])?;
+        return g.reshape(g.mul(heads, g.constant(&[head_dim], &scale)?)?, &q.shape().0);
+    }
     g.custom(&q.shape().0, &[q], Split::Rows, move |call| {
         let q = &call.f32(0)[call.first..call.first + call.out.len()];
         for (row, out) in q.chunks_exact(scale.len()).zip(call.out.chunks_exact_mut(scale.len())) {
-            for ((o, &q), &s) in out.iter_mut().zip(row).zip(&scale) {
+            for ((o, &q), &s) in out.iter_mut().zip(row).zip(&*scale) {
                 *o = limit(q, limits) * s;
             }
         }
@@ -371,9 +412,28 @@ fn convolution<'g>(
     let y = rows::product(g, start, y)?;
     let gated = rows::gated(g, y, start.output)?;
     let port = g.output(gated);
+    let y = match g.on_gpu() {
+        true => {
+            let y = on_gpu::convolve(g, gated, before, &layer.conv_taps)?;
+            let y = rows::norm_limit(g, y, Some(&layer.conv_norm), (EPS, norm::UNLIMITED))?;
+            rows::silu(g, y, (norm::UNLIMITED, end.input))?
+        }
+        false => convolved(g, gated, before, layer)?,
+    };
+    let y = rows::product(g, end, y)?;
+    Ok((rows::add_limited(g, (y, end.output), x)?, port))
+}
+
+/// Convolves gated rows by a kernel of ours, up to the product that follows.
+fn convolved<'g>(
+    g: &'g GraphBuilder,
+    gated: Tensor<'g>,
+    before: Tensor<'g>,
+    layer: &AudioLayer,
+) -> Result<Tensor<'g>> {
     let (taps, weight) = (Arc::clone(&layer.conv_taps), Arc::clone(&layer.conv_norm));
-    let limits = end.input;
-    let y = g.custom(&gated.shape().0, &[gated, before], Split::Rows, move |call| {
+    let limits = layer.conv_end.input;
+    g.custom(&gated.shape().0, &[gated, before], Split::Rows, move |call| {
         let (rows, before, n) = (call.f32(0), call.f32(1), call.row_len);
         let (n_taps, n_before, first) = (taps.len() / n, before.len() / n, call.first_row());
         for (i, out) in call.out.chunks_exact_mut(n).enumerate() {
@@ -387,7 +447,5 @@ fn convolution<'g>(
                 *o = limit(math::silu(*o * scale * w), limits);
             }
         }
-    })?;
-    let y = rows::product(g, end, y)?;
-    Ok((rows::add_limited(g, (y, end.output), x)?, port))
+    })
 }

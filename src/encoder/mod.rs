@@ -11,6 +11,7 @@ mod on_gpu;
 mod rows;
 mod stream;
 mod sub_sample;
+pub(crate) mod trial;
 pub mod vision;
 
 pub use audio::AudioEncoder;

@@ -1,7 +1,7 @@
 //! Fused steps of the encoders: what happens to each row between two matrix products.
 //!
 //! In: tensors of one graph. Out: the tensor computed in one pass over its rows, or by a few
-//! operations of ggml's where a GPU encodes pictures.
+//! operations of ggml's where a GPU computes.
 
 use std::sync::Arc;
 
@@ -103,6 +103,9 @@ pub(super) fn add_limited<'g>(
     (x, limits): (Tensor<'g>, Range),
     residual: Tensor<'g>,
 ) -> Result<Tensor<'g>> {
+    if g.on_gpu() {
+        return g.add(residual, limited(g, x, limits)?);
+    }
     g.custom(&x.shape().0, &[x, residual], Split::Elements(STEP), move |call| {
         let range = call.first..call.first + call.out.len();
         let (x, residual) = (&call.f32(0)[range.clone()], &call.f32(1)[range]);
@@ -134,6 +137,9 @@ pub(super) fn silu<'g>(
     x: Tensor<'g>,
     (before, after): (Range, Range),
 ) -> Result<Tensor<'g>> {
+    if g.on_gpu() {
+        return limited(g, g.silu(limited(g, x, before)?)?, after);
+    }
     g.custom(&x.shape().0, &[x], Split::Elements(STEP), move |call| {
         let x = &call.f32(0)[call.first..call.first + call.out.len()];
         for (o, &x) in call.out.iter_mut().zip(x) {
@@ -145,6 +151,11 @@ pub(super) fn silu<'g>(
 /// Computes `limit(a) * sigmoid(limit(b))` of rows `[a | b]`.
 pub(super) fn gated<'g>(g: &'g GraphBuilder, x: Tensor<'g>, limits: Range) -> Result<Tensor<'g>> {
     let half = x.side(0) / 2;
+    if g.on_gpu() {
+        let x = limited(g, x, limits)?;
+        let [a, b] = [g.slice(x, 0, 0, half)?, g.slice(x, 0, half, half)?];
+        return g.mul(g.cont(a)?, g.sigmoid(g.cont(b)?)?);
+    }
     g.custom(&[half, x.side(1)], &[x], Split::Rows, move |call| {
         let x = &call.f32(0)[2 * call.first..2 * (call.first + call.out.len())];
         for (row, out) in x.chunks_exact(2 * half).zip(call.out.chunks_exact_mut(half)) {

@@ -12,6 +12,7 @@ use super::audio::AudioEncoder;
 use super::audio::BlockPlan;
 use super::audio::PAST;
 use super::embedder::SoftTokens;
+use super::on_gpu;
 use super::sub_sample::FRAMES_PER_TOKEN;
 use crate::error::Error;
 use crate::error::Result;
@@ -238,6 +239,9 @@ impl AudioStream {
         graph.plan.write_f32(graph.mel_before, &state.mel_before)?;
         graph.plan.write_f32(graph.row_before, &state.row_before)?;
         graph.plan.write_f32(graph.history, &state.history)?;
+        if let Some(mask) = graph.mask {
+            graph.plan.write_f32(mask, &on_gpu::sights(n, state.n_past))?;
+        }
         graph.plan.write_i32(graph.counts, &[state.n_past as i32, n_frames as i32])?;
         graph.plan.compute(backend)?;
         let first = tokens.data.len();

@@ -73,6 +73,10 @@ impl VisionEncoder {
         self.weights.hparams.n_embd_out
     }
 
+    pub(super) fn weights(&self) -> &VisionWeights {
+        &self.weights
+    }
+
     /// Returns the most bytes that encoding `n_patches` takes beside the weights.
     pub fn activation_bytes(&self, n_patches: usize) -> usize {
         let h = &self.weights.hparams;

@@ -89,6 +89,8 @@ pub struct Backend {
     set_threads: Option<SetThreads>,
     limit: ThreadLimit,
     gpu_bytes_max: Option<u64>,
+    /// Whether graphs are built as for a GPU wherever their weights lie.
+    pub(super) gpu_form: bool,
     cancel: Cancel,
     profile: Option<Profile>,
     parts: Option<Parts>,
@@ -198,6 +200,7 @@ impl Backend {
             set_threads: None,
             limit: ThreadLimit(Arc::new(AtomicUsize::new(n_threads))),
             gpu_bytes_max: None,
+            gpu_form: false,
             cancel,
             profile,
             parts: None,
@@ -304,6 +307,13 @@ impl Backend {
     /// Sets the most bytes of the GPU's memory that weights may take.
     pub fn set_gpu_bytes_max(&mut self, most: u64) {
         self.gpu_bytes_max = Some(most);
+    }
+
+    /// Has graphs built as for a GPU, of ggml's own operations, and computed by the processor: so
+    /// tests compare the two forms of a graph without a GPU.
+    #[cfg(test)]
+    pub(crate) fn use_gpu_form(&mut self) {
+        self.gpu_form = true;
     }
 
     /// Returns the flag that stops a running computation; clone it for another thread.

@@ -62,10 +62,11 @@ pub struct GraphBuilder {
     n_max: usize,
     /// The backend's GPU, or null.
     gpu: sys::ggml_backend_dev_t,
+    gpu_form: bool,
     pub(super) on_gpu: Cell<bool>,
     /// Values that are written once.
     pub(super) constants: RefCell<Vec<Constant>>,
-    /// Every node with whether the GPU is to compute it, if there is one.
+    /// Every node and input with whether it belongs to the GPU, if there is one.
     pub(super) places: RefCell<Vec<(NonNull<sys::ggml_tensor>, bool)>>,
 }
 
@@ -98,6 +99,7 @@ impl GraphBuilder {
             work: Cell::new(0),
             n_max,
             gpu: backend.gpu_device(),
+            gpu_form: backend.gpu_form,
             on_gpu: Cell::new(false),
             constants: RefCell::default(),
             places: RefCell::default(),
@@ -134,7 +136,8 @@ impl GraphBuilder {
         Err(Error::internal(format!("{what} does not take {sides:?}")))
     }
 
-    /// Declares an input that is written before each computation.
+    /// Declares an input that is written before each computation, where what is built now is
+    /// computed.
     ///
     /// # Errors
     /// `Input` if the shape is not possible.
@@ -144,7 +147,7 @@ impl GraphBuilder {
         let ptr = self.context.tensor(dtype, shape);
         // SAFETY: marks the fresh tensor.
         unsafe { sys::ggml_set_input(ptr.as_ptr()) };
-        Ok((Tensor { ptr, graph: PhantomData }, self.port(ptr)))
+        Ok((self.wrap(ptr.as_ptr())?, self.port(ptr)))
     }
 
     fn port(&self, ptr: NonNull<sys::ggml_tensor>) -> Port {
@@ -483,7 +486,7 @@ impl GraphBuilder {
         if on_gpu && weight.gpu() != self.gpu {
             return Err(Error::input("weights lie on a GPU that this backend was not made with"));
         }
-        self.on_gpu.set(on_gpu);
+        self.on_gpu.set(on_gpu || self.gpu_form);
         Ok(())
     }
 

@@ -11,8 +11,6 @@ use crate::error::Error;
 use crate::error::Result;
 use crate::ggml::Backend;
 use crate::ggml::DType;
-use crate::ggml::GpuSample;
-use crate::ggml::HeadShape;
 use crate::ggml::Owner;
 use crate::ggml::Placement;
 use crate::ggml::Weight;
@@ -24,6 +22,8 @@ use crate::model::encoder::clamp::Clamp;
 use crate::model::encoder::hparams::AudioHParams;
 use crate::model::encoder::hparams::EncoderHParams;
 use crate::model::encoder::hparams::VisionHParams;
+use crate::model::encoder::table::AUDIO_LINEARS;
+use crate::model::encoder::table::VISION_LINEARS;
 use crate::model::encoder::table::audio_tensors;
 use crate::model::encoder::table::vision_tensors;
 use crate::model::sample;
@@ -110,6 +110,8 @@ pub struct AudioWeights {
     pub output_bias: Vector,
     /// Into the decoder's width.
     pub embedder: Weight,
+    /// Bytes of them in a GPU's memory.
+    pub gpu_bytes: u64,
 }
 
 /// One layer of the picture encoder.
@@ -156,6 +158,8 @@ pub struct VisionWeights {
     pub layers: Vec<VisionLayer>,
     /// Into the decoder's width.
     pub embedder: Weight,
+    /// Bytes of them in a GPU's memory.
+    pub gpu_bytes: u64,
 }
 
 impl AudioWeights {
@@ -188,24 +192,12 @@ impl AudioWeights {
             output: part.weight("a.pre_encode.out.weight")?,
             output_bias: part.vector("a.pre_encode.out.bias")?,
             embedder: part.weight("mm.a.input_projection.weight")?,
+            gpu_bytes: part.gpu_bytes,
         })
     }
 }
 
 impl VisionWeights {
-    /// Returns what a GPU is tried with before it encodes pictures.
-    ///
-    /// # Errors
-    /// As for [`AudioWeights::bind`].
-    pub fn gpu_sample(file: &Gguf, hparams: &EncoderHParams) -> Result<GpuSample> {
-        let h = hparams.vision.as_ref().ok_or_else(|| missing(file, "picture"))?;
-        let found = resolve(file, &vision_tensors(h))?;
-        let weights = sample::of_each_type(found.values().filter(|info| is_for_gpu(info)))?;
-        let heads = HeadShape { n_head: h.n_head, n_head_kv: h.n_head, head_dim: h.head_dim };
-        let owner: Owner = file.mapping().clone();
-        Ok(GpuSample { owner, weights, heads: vec![heads] })
-    }
-
     /// Binds the picture encoder of `file`, whose memory is `owner`.
     ///
     /// # Errors
@@ -233,6 +225,7 @@ impl VisionWeights {
             position_embd: part.weight("v.position_embd.weight")?,
             layers: layers?,
             embedder: part.weight("mm.input_projection.weight")?,
+            gpu_bytes: part.gpu_bytes,
         })
     }
 }
@@ -306,6 +299,7 @@ struct Part<'a> {
     file: &'a Gguf,
     found: &'a HashMap<String, TensorInfo>,
     weights: HashMap<&'a str, Weight>,
+    gpu_bytes: u64,
 }
 
 impl<'a> Part<'a> {
@@ -317,8 +311,8 @@ impl<'a> Part<'a> {
     ) -> Result<Self> {
         let mut infos: Vec<_> = found.values().collect();
         infos.sort_by_key(|info| info.offset);
-        let on_gpu = goes_to_gpu(&infos, backend)?;
-        let place = |info: &TensorInfo| match on_gpu && is_for_gpu(info) {
+        let gpu_bytes = gpu_bytes(&infos, backend)?;
+        let place = |info: &TensorInfo| match gpu_bytes > 0 && is_for_gpu(info) {
             true => Placement::Gpu,
             false => Placement::Host,
         };
@@ -326,7 +320,7 @@ impl<'a> Part<'a> {
         let specs: Vec<_> = specs.collect::<Result<_>>()?;
         let weights = map_weights(owner, &specs, backend).map_err(|e| e.at(file.name()))?;
         let weights = infos.iter().map(|i| i.name.as_str()).zip(weights).collect();
-        Ok(Self { file, found, weights })
+        Ok(Self { file, found, weights, gpu_bytes })
     }
 
     fn weight(&self, name: &str) -> Result<Weight> {
@@ -357,18 +351,24 @@ impl<'a> Part<'a> {
     }
 }
 
-/// Tells whether a GPU may multiply with a tensor: the matrices of the picture encoder's layers.
+/// Tells whether a GPU may multiply with a tensor: the linears of an encoder's layers.
 fn is_for_gpu(info: &TensorInfo) -> bool {
-    info.name.starts_with("v.blk.") && info.shape.len() > 1
+    let is_of = |layers: &str, linears: &[&str]| {
+        let part = info.name.strip_prefix(layers).and_then(|rest| rest.split_once('.'));
+        let name = part.and_then(|(_, name)| name.strip_suffix(".weight"));
+        name.is_some_and(|name| linears.contains(&name))
+    };
+    is_of("v.blk.", &VISION_LINEARS) || is_of("a.blk.", &AUDIO_LINEARS)
 }
 
-/// Tells whether a GPU has kernels and room for all matrices of a picture encoder.
-fn goes_to_gpu(infos: &[&TensorInfo], backend: &Backend) -> Result<bool> {
-    let Some(most) = backend.gpu_bytes_max() else { return Ok(false) };
+/// Returns the bytes of an encoder's linears on a GPU that has kernels and room for all of them,
+/// and 0 for another.
+fn gpu_bytes(infos: &[&TensorInfo], backend: &Backend) -> Result<u64> {
+    let Some(most) = backend.gpu_bytes_max() else { return Ok(0) };
     let matrices = infos.iter().filter(|info| is_for_gpu(info));
     let sizes = matrices.map(|info| backend.gpu_bytes(&sample::whole(info, Placement::Gpu)?));
     let size = sizes.sum::<Result<Option<u64>>>()?;
-    Ok(size.is_some_and(|size| size <= most))
+    Ok(size.filter(|size| *size <= most).unwrap_or(0))
 }
 
 fn absent(name: &str) -> Error {

@@ -13,13 +13,19 @@ use culet::decoder::Decoder;
 use culet::decoder::Entry;
 use culet::decoder::Executor;
 use culet::decoder::KvOptions;
+use culet::encoder::AudioEncoder;
+use culet::encoder::AudioStream;
+use culet::encoder::SoftTokens;
 use culet::engine::Engine;
 use culet::engine::EngineOptions;
+use culet::frontend::MelFrames;
 use culet::ggml::Backend;
 use culet::ggml::BackendOptions;
 use culet::ggml::DType;
 use culet::ggml::check_gpu;
 use culet::gguf::Gguf;
+use culet::model::AudioWeights;
+use culet::model::EncoderHParams;
 use culet::model::HParams;
 use culet::sampler::SamplingOptions;
 use culet::session::Session;
@@ -28,6 +34,7 @@ use culet::source::SoundFile;
 use culet::source::image_file;
 use culet::text::Conversation;
 
+use crate::npy;
 use crate::npy::relative_error;
 
 /// Products of a GPU round to half precision where the processor does not.
@@ -247,6 +254,62 @@ fn text_sound_and_picture_of_the_tiny_model_equal_the_processors() {
             (relative_error(&got, &expected), relative_error(&soft, &soft_expected));
         println!("{kind}: relative error {error:.1e}, of soft tokens {soft_error:.1e}");
         assert!(error < QUANT && soft_error < QUANT, "{kind}: {error:.1e}, {soft_error:.1e}");
+    }
+}
+
+/// Binds a sound encoder with at most this much of it on the GPU; `None` means none at all.
+fn hearer(name: &str, n_embd: usize, gpu_bytes: Option<u64>) -> (AudioWeights, Backend) {
+    let file = Gguf::open(&root().join(name)).unwrap();
+    let hparams = EncoderHParams::read(&file, n_embd).unwrap();
+    let mut backend = backend(gpu_bytes.is_some());
+    if let Some(most) = gpu_bytes {
+        backend.set_gpu_bytes_max(most);
+    }
+    let owner = file.mapping().clone();
+    (AudioWeights::bind(&file, owner, &hparams, &backend).unwrap(), backend)
+}
+
+/// Encodes 149 frames in packets of `n`, from a guessed end in the middle that was taken back.
+fn heard((weights, backend): &mut (AudioWeights, Backend), n: usize) -> SoftTokens {
+    let encoder = AudioEncoder::new(weights.clone()).unwrap();
+    let mut stream = AudioStream::new(&encoder, backend).unwrap();
+    let mel = npy::read(&root().join("tests/golden/media/sound_mel.npy")).values;
+    let mel = &mel[..149 * 128];
+    let mut tokens = SoftTokens::default();
+    for (i, packet) in mel.chunks(n * 128).enumerate() {
+        let frames = MelFrames { data: packet.to_vec(), n: packet.len() / 128 };
+        tokens.append(&stream.push(&frames, backend).unwrap());
+        if i == 1 {
+            let kept = stream.snapshot();
+            stream.finish(backend).unwrap();
+            stream.restore(&kept).unwrap();
+        }
+    }
+    tokens.append(&stream.finish(backend).unwrap());
+    tokens
+}
+
+#[test]
+fn sounds_are_encoded_on_a_gpu_if_they_fit() {
+    for (name, n_embd, tolerance) in [
+        ("models/fixtures/media-mmproj.gguf", 32, HALF),
+        ("models/tiny/mmproj-culet-tiny-q8_0.gguf", 192, QUANT),
+    ] {
+        let expected = heard(&mut hearer(name, n_embd, None), 149);
+        let mut whole = hearer(name, n_embd, Some(u64::MAX));
+        let size = whole.0.gpu_bytes;
+        assert!(size > 0, "{name}: nothing lies on the GPU");
+        let got = heard(&mut whole, 149);
+        let error = relative_error(&got.data, &expected.data);
+        println!("{name}: relative error {error:.1e}");
+        assert!(error < tolerance, "{name}: relative error {error:.1e}");
+        assert!(heard(&mut whole, 50) == got, "{name}: packets of 50 frames");
+        for (most, wanted) in [(size, size), (size - 1, 0)] {
+            let mut part = hearer(name, n_embd, Some(most));
+            assert_eq!(part.0.gpu_bytes, wanted, "{name}");
+            let wanted = if wanted > 0 { &got } else { &expected };
+            assert!(heard(&mut part, 149) == *wanted, "{name}: budget of {most} bytes");
+        }
     }
 }
 

@@ -283,9 +283,9 @@ fn split_memory(
             false,
         );
         let raw = NonNull::new(raw).ok_or_else(|| Error::memory("no memory for a scheduler"))?;
-        for (node, _) in places.iter().filter(|p| !p.1 && computes(p.0)) {
-            let (raw, node) = (raw.as_ptr(), node.as_ptr());
-            sys::ggml_backend_sched_set_tensor_backend(raw, node, backend.cpu());
+        for &(node, on_gpu) in places.iter().filter(|p| p.1 == is_leaf(p.0) && computes(p.0)) {
+            let owner = if on_gpu { gpu } else { backend.cpu() };
+            sys::ggml_backend_sched_set_tensor_backend(raw.as_ptr(), node.as_ptr(), owner);
         }
         if !sys::ggml_backend_sched_alloc_graph(raw.as_ptr(), graph.as_ptr()) {
             sys::ggml_backend_sched_free(raw.as_ptr());
@@ -294,6 +294,12 @@ fn split_memory(
         log::debug!("graph in {} parts", sys::ggml_backend_sched_get_n_splits(raw.as_ptr()));
         Ok(Memory::Split(raw))
     }
+}
+
+/// Tells whether a tensor is an input, not a node.
+fn is_leaf(tensor: NonNull<sys::ggml_tensor>) -> bool {
+    // SAFETY: the graph's builder keeps the tensor alive.
+    unsafe { (*tensor.as_ptr()).op == sys::GGML_OP_NONE }
 }
 
 /// Tells whether a node does more than to view another.
