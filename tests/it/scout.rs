@@ -109,15 +109,6 @@ fn what_goes_wrong_beside_a_session_is_said() {
 }
 
 #[test]
-fn the_memory_limit_counts_what_a_picture_takes() {
-    let mut session = session(2, Some(64 << 20));
-    assert!(session.encode_picture(&picture(1), 70).is_ok());
-    let error = session.encode_picture(&picture(1), 1120).unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Memory, "{error}");
-    assert!(error.to_string().contains("picture of 1120"), "{error}");
-}
-
-#[test]
 fn the_memory_limit_counts_both_at_once() {
     let mut session = session(2, Some(64 << 20));
     assert!(session.scout(70).is_ok());
