@@ -10,9 +10,9 @@ use crate::assistant::machine::Machine;
 use crate::assistant::option::TurnOptions;
 use crate::error::Error;
 use crate::error::Result;
-use crate::frontend::AnyVad;
 use crate::frontend::Resampler;
 use crate::frontend::SpeechBlock;
+use crate::frontend::Vad;
 use crate::frontend::vad::BLOCK_SAMPLES;
 use crate::media::Pcm;
 use crate::units::SAMPLE_RATE_HZ;
@@ -20,7 +20,7 @@ use crate::units::SAMPLE_RATE_HZ;
 /// Machine, speech detector and the sound that may still be needed.
 pub(super) struct Ear {
     machine: Machine,
-    vad: AnyVad,
+    vad: Vad,
     resampler: Option<Resampler>,
     /// Samples from `first` on.
     samples: VecDeque<f32>,
@@ -38,7 +38,7 @@ impl Ear {
     /// # Errors
     /// As for [`Machine::new`].
     pub(super) fn new(options: TurnOptions, now_ns: u64) -> Result<Self> {
-        let vad = AnyVad::new(options.vad);
+        let vad = Vad::new(options.vad);
         Ok(Self {
             machine: Machine::new(options, now_ns)?,
             vad,

@@ -21,8 +21,6 @@ pub use mel::MelFrames;
 pub use mel::MelStream;
 pub use patches::Patches;
 pub use resample::Resampler;
-pub use vad::AnyVad;
-pub use vad::EnergyVad;
 pub use vad::SpeechBlock;
 pub use vad::Vad;
 pub use vad::VadKind;

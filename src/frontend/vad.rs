@@ -35,9 +35,26 @@ pub struct SpeechBlock {
     pub level_db: f32,
 }
 
+/// What tells speech from other sounds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum VadKind {
+    /// A small network.
+    #[default]
+    Network,
+    /// The level over an adaptive noise floor. It takes any lasting sound for speech at first, and
+    /// a bell for a voice: a fall-back for where the network is too dear, and a check on it.
+    Energy,
+}
+
+enum Judge {
+    Network(Box<Detector>),
+    /// Level of the background in dB, once there was a block.
+    Energy(Option<f32>),
+}
+
 /// Tells speech from other sounds.
 pub struct Vad {
-    detector: Box<Detector>,
+    judge: Judge,
     blocks: Blocks,
 }
 
@@ -49,14 +66,18 @@ impl fmt::Debug for Vad {
 
 impl Default for Vad {
     fn default() -> Self {
-        Self::new()
+        Self::new(VadKind::Network)
     }
 }
 
 impl Vad {
     /// Creates a detector that stands before its first sample.
-    pub fn new() -> Self {
-        Self { detector: Box::default(), blocks: Blocks::default() }
+    pub fn new(kind: VadKind) -> Self {
+        let judge = match kind {
+            VadKind::Network => Judge::Network(Box::default()),
+            VadKind::Energy => Judge::Energy(None),
+        };
+        Self { judge, blocks: Blocks::default() }
     }
 
     /// Appends samples and returns the blocks they complete.
@@ -64,115 +85,37 @@ impl Vad {
     /// # Errors
     /// `Input` if a sample is not finite; the stream is then as it was.
     pub fn push(&mut self, samples: &[f32]) -> Result<Vec<SpeechBlock>> {
-        let detector = &mut self.detector;
-        self.blocks.push(samples, |block, level_db| {
-            let found = detector.predict_f32(block);
-            if level_db < SILENCE_DB || !found.is_finite() { 0.0 } else { found }
+        let judge = &mut self.judge;
+        self.blocks.push(samples, |block, level_db| match judge {
+            Judge::Network(detector) => {
+                let found = detector.predict_f32(block);
+                if level_db < SILENCE_DB || !found.is_finite() { 0.0 } else { found }
+            }
+            Judge::Energy(floor_db) => over_floor(floor_db, level_db.max(SILENCE_DB)),
         })
     }
 
     /// Goes back to before the first sample.
     pub fn reset(&mut self) {
-        self.detector.reset();
+        match &mut self.judge {
+            Judge::Network(detector) => detector.reset(),
+            Judge::Energy(floor_db) => *floor_db = None,
+        }
         self.blocks.pending.clear();
     }
 }
 
-/// Tells sound from silence by its level over an adaptive noise floor.
-///
-/// It takes any lasting sound for speech at first, and a bell for a voice: a fall-back for where
-/// `Vad` is too dear, and a check on it.
-#[derive(Default)]
-pub struct EnergyVad {
-    /// Level of the background in dB, once there was a block.
-    floor_db: Option<f32>,
-    blocks: Blocks,
-}
-
-impl fmt::Debug for EnergyVad {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "EnergyVad {{ floor {:?} dB }}", self.floor_db)
-    }
-}
-
-impl EnergyVad {
-    /// Creates a detector that stands before its first sample.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Appends samples and returns the blocks they complete.
-    ///
-    /// # Errors
-    /// `Input` if a sample is not finite; the stream is then as it was.
-    pub fn push(&mut self, samples: &[f32]) -> Result<Vec<SpeechBlock>> {
-        let floor_db = &mut self.floor_db;
-        self.blocks.push(samples, |_, level_db| {
-            let level_db = level_db.max(SILENCE_DB);
-            let floor = floor_db.unwrap_or(level_db);
-            let moved = if level_db < floor {
-                floor + FLOOR_FALL * (level_db - floor)
-            } else {
-                (floor + FLOOR_RISE_DB).min(level_db)
-            };
-            *floor_db = Some(moved);
-            let over = (level_db - moved - SPEECH_OVER_FLOOR_DB) / SPEECH_SLOPE_DB;
-            1.0 / (1.0 + (-over).exp())
-        })
-    }
-
-    /// Goes back to before the first sample.
-    pub fn reset(&mut self) {
-        *self = Self::default();
-    }
-}
-
-/// What tells speech from other sounds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum VadKind {
-    /// [`Vad`], a small network.
-    #[default]
-    Network,
-    /// [`EnergyVad`], the level alone: cheaper, and for voices that the network does not know.
-    Energy,
-}
-
-/// A detector of either kind.
-#[derive(Debug)]
-pub enum AnyVad {
-    /// See [`VadKind::Network`].
-    Network(Vad),
-    /// See [`VadKind::Energy`].
-    Energy(EnergyVad),
-}
-
-impl AnyVad {
-    /// Creates a detector that stands before its first sample.
-    pub fn new(kind: VadKind) -> Self {
-        match kind {
-            VadKind::Network => Self::Network(Vad::new()),
-            VadKind::Energy => Self::Energy(EnergyVad::new()),
-        }
-    }
-
-    /// Appends samples and returns the blocks they complete.
-    ///
-    /// # Errors
-    /// `Input` if a sample is not finite; the stream is then as it was.
-    pub fn push(&mut self, samples: &[f32]) -> Result<Vec<SpeechBlock>> {
-        match self {
-            Self::Network(vad) => vad.push(samples),
-            Self::Energy(vad) => vad.push(samples),
-        }
-    }
-
-    /// Goes back to before the first sample.
-    pub fn reset(&mut self) {
-        match self {
-            Self::Network(vad) => vad.reset(),
-            Self::Energy(vad) => vad.reset(),
-        }
-    }
+/// Moves the noise floor and returns how likely a level is speech.
+fn over_floor(floor_db: &mut Option<f32>, level_db: f32) -> f32 {
+    let floor = floor_db.unwrap_or(level_db);
+    let moved = if level_db < floor {
+        floor + FLOOR_FALL * (level_db - floor)
+    } else {
+        (floor + FLOOR_RISE_DB).min(level_db)
+    };
+    *floor_db = Some(moved);
+    let over = (level_db - moved - SPEECH_OVER_FLOOR_DB) / SPEECH_SLOPE_DB;
+    1.0 / (1.0 + (-over).exp())
 }
 
 /// Cuts samples into blocks.
@@ -225,10 +168,10 @@ mod tests {
     fn any_chunks_give_the_same_blocks() {
         let mut random = Random::from_env();
         let sound = noise(10_000, 0.3);
-        let whole = Vad::new().push(&sound).unwrap();
-        let by_level = EnergyVad::new().push(&sound).unwrap();
+        let whole = Vad::default().push(&sound).unwrap();
+        let by_level = Vad::new(VadKind::Energy).push(&sound).unwrap();
         assert_eq!((whole.len(), by_level.len()), (39, 39));
-        let (mut vad, mut energy) = (Vad::new(), EnergyVad::new());
+        let (mut vad, mut energy) = (Vad::default(), Vad::new(VadKind::Energy));
         let (mut rest, mut blocks, mut levels) = (&sound[..], Vec::new(), Vec::new());
         while !rest.is_empty() {
             let (chunk, later) = rest.split_at(1 + random.below(700.min(rest.len())));
@@ -245,24 +188,24 @@ mod tests {
 
     #[test]
     fn silence_is_no_speech() {
-        for block in Vad::new().push(&[0.0; 16_000]).unwrap() {
+        for block in Vad::default().push(&[0.0; 16_000]).unwrap() {
             assert_eq!(block, SpeechBlock { speech: 0.0, level_db: LEVEL_DB_MIN });
         }
-        let blocks = EnergyVad::new().push(&[0.0; 16_000]).unwrap();
+        let blocks = Vad::new(VadKind::Energy).push(&[0.0; 16_000]).unwrap();
         assert!(blocks.iter().all(|block| block.speech < 0.02), "{blocks:?}");
     }
 
     #[test]
     fn level_is_in_db_of_full_scale() {
         for (sound, expected) in [(1.0, 0.0), (0.1, -20.0), (0.001, -60.0), (7.0, 0.0)] {
-            let blocks = Vad::new().push(&[sound; 256]).unwrap();
+            let blocks = Vad::default().push(&[sound; 256]).unwrap();
             assert!((blocks[0].level_db - expected).abs() < 1e-3, "{sound}: {blocks:?}");
         }
     }
 
     #[test]
     fn floor_follows_the_background() {
-        let mut vad = EnergyVad::new();
+        let mut vad = Vad::new(VadKind::Energy);
         let speech = |blocks: Vec<SpeechBlock>| blocks.last().unwrap().speech;
         assert!(speech(vad.push(&noise(16_000, 0.003)).unwrap()) < 0.05);
         assert!(speech(vad.push(&noise(16_000, 0.1)).unwrap()) > 0.95);
@@ -272,7 +215,7 @@ mod tests {
 
     #[test]
     fn sample_that_is_not_finite_changes_nothing() {
-        let mut vad = Vad::new();
+        let mut vad = Vad::default();
         assert!(vad.push(&[0.5, f32::NAN]).is_err());
         assert!(vad.push(&[0.0; 255]).unwrap().is_empty());
         assert_eq!(vad.push(&[f32::MAX]).unwrap().len(), 1);

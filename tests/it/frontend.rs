@@ -268,7 +268,7 @@ fn speech_is_told_from_silence_and_noise() {
     let speech: Vec<f32> = sound.flat_map(|block| block.unwrap().samples).collect();
     let noise: Vec<f32> = (0..32_000).map(|n| (mix(n) >> 40) as f32 / 8e9 - 1e-3).collect();
     let sound = [&noise[..], &speech, &noise].concat();
-    let blocks = Vad::new().push(&sound).unwrap();
+    let blocks = Vad::default().push(&sound).unwrap();
     let share = |from: usize, to: usize| {
         let blocks = &blocks[from / 256..to / 256];
         blocks.iter().filter(|block| block.speech > 0.5).count() as f64 / blocks.len() as f64

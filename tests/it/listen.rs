@@ -164,8 +164,6 @@ fn wrong_sounds_say_what_to_do() {
     assert_eq!(output.status.code(), Some(2));
 }
 
-/// Returns what `run` makes of a whole sound.
-
 #[test]
 fn a_decoder_that_panics_is_told_as_a_damaged_file_alone() {
     // Of 65,535 channels a frame's bytes do not fit the 16 bits in which the decoder counts them.
@@ -181,6 +179,7 @@ fn a_decoder_that_panics_is_told_as_a_damaged_file_alone() {
     assert!(said.contains(damaged) && !said.contains("panicked"), "{said}");
 }
 
+/// Returns what `run` makes of a whole sound.
 fn asked(sound: &str, extra: &[&str]) -> Value {
     let words = ["run", "-t", "1", "--json", "--greedy", "-n", "40", "--audio", sound];
     json_of(&[&words[..], extra].concat())

@@ -184,9 +184,7 @@ impl Eye {
             }
         }
     }
-}
 
-impl Eye {
     /// Returns what [`next`](Self::next) would, if it need not be waited for. What is wrong with a
     /// camera waits for that.
     ///

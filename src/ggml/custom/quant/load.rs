@@ -392,13 +392,22 @@ fn pair(v: __m512i, starts: [i32; 4], i: usize) -> __m512i {
 #[inline]
 unsafe fn words16(at: *const u8, stride: usize) -> [__m512i; 2] {
     // SAFETY: by the caller's promise.
-    let (a, b) = unsafe {
-        let row = |r: usize| _mm_loadu_si128(at.add(r * stride).cast());
-        (four(row(0), row(1), row(2), row(3)), four(row(4), row(5), row(6), row(7)))
-    };
+    let [a, b] = unsafe { rows16(at, stride) };
     let even = _mm512_setr_epi64(0, 2, 4, 6, 8, 10, 12, 14);
     let odd = _mm512_setr_epi64(1, 3, 5, 7, 9, 11, 13, 15);
     [_mm512_permutex2var_epi64(a, even, b), _mm512_permutex2var_epi64(a, odd, b)]
+}
+
+/// Loads sixteen bytes of eight rows: the first four rows, then the others.
+///
+/// # Safety
+/// They are readable, `stride` apart.
+#[target_feature(enable = "avx512f")]
+#[inline]
+unsafe fn rows16(at: *const u8, stride: usize) -> [__m512i; 2] {
+    // SAFETY: by the caller's promise.
+    let row = |r: usize| unsafe { _mm_loadu_si128(at.add(r * stride).cast()) };
+    [four(row(0), row(1), row(2), row(3)), four(row(4), row(5), row(6), row(7))]
 }
 
 #[target_feature(enable = "avx512f")]
@@ -443,10 +452,7 @@ unsafe fn words32(at: *const u8, stride: usize) -> [__m512i; 4] {
 #[inline]
 unsafe fn numbers16<const SKIP: i32>(at: *const u8, stride: usize) -> [__m512i; 4] {
     // SAFETY: by the caller's promise.
-    let (a, b) = unsafe {
-        let row = |r: usize| _mm_loadu_si128(at.add(r * stride).cast());
-        (four(row(0), row(1), row(2), row(3)), four(row(4), row(5), row(6), row(7)))
-    };
+    let [a, b] = unsafe { rows16(at, stride) };
     let (a, b) = (_mm512_bsrli_epi128::<SKIP>(a), _mm512_bsrli_epi128::<SKIP>(b));
     let first = _mm512_setr_epi32(0, 0, 4, 4, 8, 8, 12, 12, 16, 16, 20, 20, 24, 24, 28, 28);
     each([0, 1, 2, 3], |i| {
