@@ -214,20 +214,14 @@ impl Engine {
         let dtype = TensorType::from_id(kv.dtype.id())
             .ok_or_else(|| Error::input(format!("no cache of {}", kv.dtype)))?;
         let shape = memory::KvShape { n_ctx: kv.n_ctx, n_batch: kv.n_batch, dtype };
-        let widest = h.layers.iter().map(|l| l.n_ff).max().unwrap_or(0) + 4 * h.n_embd;
-        let compute = (kv.n_batch * widest * 3 + 2 * h.n_vocab) * size_of::<f32>();
-        let other = self.weight_bytes() + (compute + beside_bytes) as u64;
-        memory::check_fit(h, &shape, other, limit)
+        memory::check_fit(h, &shape, self.weight_bytes() + beside_bytes as u64, limit)
     }
 
     /// Returns the bytes of weights that answering reads, the per-layer table aside.
     pub fn weight_bytes(&self) -> u64 {
         let h = Some(self.decoder.hparams());
-        let text = memory::parts(&self.text, h);
-        let text = text.iter().filter(|p| p.part != memory::Part::PerLayerTable);
-        let encoders = self.encoders.as_ref().map(|e| memory::parts(&e.file, None));
-        let encoders = encoders.iter().flatten();
-        text.chain(encoders).map(|p| p.size_bytes).sum()
+        let encoders = self.encoders.as_ref().map(|e| memory::read_bytes(&e.file, None));
+        memory::read_bytes(&self.text, h) + encoders.unwrap_or(0)
     }
 }
 

@@ -56,7 +56,23 @@ struct Report {
     gguf: Gguf,
     text: Option<HParams>,
     encoders: Option<EncoderHParams>,
-    kv: Option<KvSize>,
+    plan: Option<Plan>,
+}
+
+/// What a session at a context size takes.
+struct Plan {
+    kv: KvSize,
+    compute_bytes: u64,
+    /// Weights that answering reads, the per-layer table aside.
+    read_bytes: u64,
+}
+
+impl Plan {
+    /// Returns what `--memory` counts.
+    fn total_bytes(&self) -> u64 {
+        let parts = [self.kv.total_bytes(), self.compute_bytes, self.read_bytes];
+        parts.into_iter().fold(0, u64::saturating_add)
+    }
 }
 
 /// Shows the file.
@@ -80,11 +96,11 @@ impl Report {
             true => Some(EncoderHParams::read(&gguf, width(&gguf, text.as_ref())?)?),
             false => None,
         };
-        let kv = match &text {
-            Some(h) => Some(kv_size(h, args)?),
+        let plan = match &text {
+            Some(h) => Some(plan(&gguf, h, args)?),
             None => None,
         };
-        Ok(Self { gguf, text, encoders, kv })
+        Ok(Self { gguf, text, encoders, plan })
     }
 
     fn weight_bytes(&self) -> u64 {
@@ -108,8 +124,8 @@ impl Report {
         rows.push(("tensors", format!("{n}, {bytes}")));
         let mut text: String = rows.iter().map(|(k, v)| format!("{k:<14}{v}\n")).collect();
         text.push_str(&self.size_text());
-        if let Some(kv) = &self.kv {
-            text.push_str(&memory_text(kv, self.weight_bytes(), args));
+        if let Some(plan) = &self.plan {
+            text.push_str(&memory_text(plan, self.weight_bytes(), args));
         }
         if args.metadata {
             text.push_str("\nmetadata\n");
@@ -173,10 +189,12 @@ impl Report {
             json!({"type": dtype.name(), "n_tensors": n, "size_bytes": size_bytes})
         });
         set("types", types.collect());
-        if let Some(kv) = &self.kv {
+        if let Some(plan) = &self.plan {
             set("n_ctx", json!(args.ctx));
-            set("kv_bytes", json!(kv.total_bytes()));
-            set("kv_bytes_per_token", json!(kv.full_bytes_per_position));
+            set("kv_bytes", json!(plan.kv.total_bytes()));
+            set("kv_bytes_per_token", json!(plan.kv.full_bytes_per_position));
+            set("compute_bytes", json!(plan.compute_bytes));
+            set("memory_bytes", json!(plan.total_bytes()));
         }
         if args.metadata {
             let rows = self.gguf.metadata().map(|(k, v)| (k.to_owned(), json!(value_text(&v))));
@@ -210,13 +228,18 @@ fn width(gguf: &Gguf, text: Option<&HParams>) -> Result<usize> {
     Err(Error::format(format!("{name}: metadata key clip.vision.projection_dim is missing")))
 }
 
-fn kv_size(h: &HParams, args: &Args) -> Result<KvSize> {
+fn plan(gguf: &Gguf, h: &HParams, args: &Args) -> Result<Plan> {
     if args.ctx == 0 || args.ctx > h.n_ctx_train {
         let (n, most) = (args.ctx, h.n_ctx_train);
         return Err(Error::input(format!("--ctx is {n}; this model takes 1 to {most}")));
     }
     let dtype = TensorType::from_id(args.kv.dtype().id()).expect("cache types are known");
-    memory::kv_size(h, &KvShape { n_ctx: args.ctx, n_batch: BATCH_TOKENS, dtype })
+    let shape = KvShape { n_ctx: args.ctx, n_batch: BATCH_TOKENS, dtype };
+    Ok(Plan {
+        kv: memory::kv_size(h, &shape)?,
+        compute_bytes: memory::compute_bytes(h, &shape),
+        read_bytes: memory::read_bytes(gguf, Some(h)),
+    })
 }
 
 fn text_rows(h: &HParams) -> Vec<(&'static str, String)> {
@@ -242,15 +265,23 @@ fn encoder_rows(e: &EncoderHParams) -> Vec<(&'static str, String)> {
     rows
 }
 
-fn memory_text(kv: &KvSize, weight_bytes: u64, args: &Args) -> String {
+fn memory_text(plan: &Plan, weight_bytes: u64, args: &Args) -> String {
     let row =
         |name: &str, n: u64, note: &str| format!("  {name:<28}{:>12}  {note}\n", bytes_text(n));
+    let kv = &plan.kv;
     let per_token = format!("{} a token", bytes_text(kv.full_bytes_per_position));
+    let table_bytes = weight_bytes.saturating_sub(plan.read_bytes);
     let mut text = format!("\nmemory at {} tokens of context\n", args.ctx);
-    text.push_str(&row("weights", weight_bytes, "mapped from the file, shared"));
+    text.push_str(&row("weights", plan.read_bytes, "mapped from the file, shared"));
     text.push_str(&row("cache, full layers", kv.full_bytes, &per_token));
     text.push_str(&row("cache, sliding layers", kv.sliding_bytes, "whatever the context"));
-    text.push_str(&row("in all", weight_bytes.saturating_add(kv.total_bytes()), ""));
+    let batch = format!("at most, for {BATCH_TOKENS} tokens at once");
+    text.push_str(&row("intermediate values", plan.compute_bytes, &batch));
+    text.push_str(&row("in all", plan.total_bytes(), "what --memory counts"));
+    if table_bytes > 0 {
+        let note = "read row by row, not counted";
+        text.push_str(&row("per-layer embedding table", table_bytes, note));
+    }
     text.lines().map(|line| format!("{}\n", line.trim_end())).collect()
 }
 

@@ -79,12 +79,14 @@ pub(super) fn embed(
     Ok(())
 }
 
-/// Fills `[n_epl, n_layers, n]` with the table's slices of `layers`, times `sqrt(n_epl)`.
+/// Fills `[n_epl, n_layers, n]` with the table's slices of `layers`, times `sqrt(n_epl)`; `wide` is
+/// where a row is read to.
 pub(super) fn per_layer(
     h: &HParams,
     w: &DecoderWeights,
     entries: &[Entry<'_>],
     layers: std::ops::Range<usize>,
+    wide: &mut Vec<f32>,
     out: &mut Vec<f32>,
 ) -> Result<()> {
     let tables = &w.per_layer;
@@ -96,11 +98,11 @@ pub(super) fn per_layer(
     let (skip, from) = (first % block, first / block * block);
     let need = (skip + layers.len() * n_epl).next_multiple_of(block);
     let need = need.min(tables.token_embd.shape().0[0] - from);
-    let mut wide = vec![0.0; need];
+    wide.resize(need, 0.0);
     let n = layers.len() * n_epl;
     out.resize(entries.len() * n, 0.0);
     for (row, entry) in out.chunks_exact_mut(n).zip(entries) {
-        tables.token_embd.read_row(entry.per_layer_row(), from, &mut wide)?;
+        tables.token_embd.read_row(entry.per_layer_row(), from, wide)?;
         for (o, v) in row.iter_mut().zip(&wide[skip..]) {
             *o = v * scale;
         }

@@ -52,8 +52,23 @@ struct Scratch {
     x: Vec<f32>,
     front: Vec<f32>,
     back: Vec<f32>,
-    masks: [Vec<u16>; 2],
+    cells: Vec<i64>,
+    /// Only for masks that lie on a GPU.
+    mask: Vec<u16>,
     tables: [Vec<f32>; 2],
+    positions: Vec<i32>,
+    /// A token's slice of the per-layer table.
+    slice: Vec<f32>,
+}
+
+impl Scratch {
+    fn size_bytes(&self) -> usize {
+        let floats = [&self.x, &self.front, &self.back, &self.slice];
+        let floats = floats.into_iter().chain(&self.tables).map(Vec::capacity).sum::<usize>();
+        (floats + self.positions.capacity()) * size_of::<f32>()
+            + self.mask.capacity() * size_of::<u16>()
+            + self.cells.capacity() * size_of::<i64>()
+    }
 }
 
 /// Computes one timeline.
@@ -128,9 +143,13 @@ impl Executor {
         self.operations
     }
 
-    /// Returns the bytes reserved for intermediate values.
+    /// Returns the bytes that are held to compute with, beside weights and cache: intermediate
+    /// values, inputs, logits.
     pub fn compute_bytes(&self) -> usize {
-        [&self.step, &self.batch].into_iter().flatten().map(|c| c.plan.size_bytes()).sum()
+        let plans = [&self.step, &self.batch].into_iter().flatten();
+        plans.map(|c| c.plan.size_bytes()).sum::<usize>()
+            + self.scratch.size_bytes()
+            + self.logits.capacity() * size_of::<f32>()
     }
 
     /// Appends entries without logits, in batches.
@@ -170,6 +189,11 @@ impl Executor {
         Ok(&self.logits)
     }
 
+    /// Gives the logits of the last call away; the next call uses the memory that came for them.
+    pub fn swap_logits(&mut self, other: &mut Vec<f32>) {
+        std::mem::swap(&mut self.logits, other);
+    }
+
     fn compute(&mut self, entries: &[Entry<'_>], n_out: usize, first: usize) -> Result<()> {
         let n = entries.len();
         let positions = self.kv.n_past()..self.kv.n_past() + n;
@@ -203,7 +227,7 @@ impl Executor {
     ) -> Result<()> {
         let Cached { size, plan, ports } = cached;
         self.write_rows(plan, ports, entries, size.n_out)?;
-        self.write_places(plan, ports, *size, positions)?;
+        self.write_places(plan, ports, size.n, positions)?;
         self.kv.begin(size.n);
         plan.compute(&mut self.backend)?;
         self.operations.n_multiply_adds += plan.n_multiply_adds() as u64;
@@ -224,16 +248,17 @@ impl Executor {
     ) -> Result<()> {
         let (h, w) = (&self.decoder.hparams, &self.decoder.weights);
         let (front, n_layer) = (n_front(h), h.layers.len());
-        embed::embed(h, w, entries, &mut self.scratch.x)?;
-        plan.write_f32(ports.x, &self.scratch.x)?;
+        let Scratch { x, front: first, back, slice, .. } = &mut self.scratch;
+        embed::embed(h, w, entries, x)?;
+        plan.write_f32(ports.x, x)?;
         if let Some(port) = ports.per_layer_front {
-            embed::per_layer(h, w, entries, 0..front, &mut self.scratch.front)?;
-            plan.write_f32(port, &self.scratch.front)?;
+            embed::per_layer(h, w, entries, 0..front, slice, first)?;
+            plan.write_f32(port, first)?;
         }
         if let Some(port) = ports.per_layer_back {
             let last = &entries[entries.len() - n_out..];
-            embed::per_layer(h, w, last, front..n_layer, &mut self.scratch.back)?;
-            plan.write_f32(port, &self.scratch.back)?;
+            embed::per_layer(h, w, last, front..n_layer, slice, back)?;
+            plan.write_f32(port, back)?;
         }
         Ok(())
     }
@@ -242,26 +267,24 @@ impl Executor {
         &mut self,
         plan: &mut Plan,
         ports: &Ports,
-        size: Size,
-        positions: Range<usize>,
+        n: usize,
+        places: Range<usize>,
     ) -> Result<()> {
-        let (full, sliding) = self.kv.cells(positions.clone());
-        plan.write_i64(ports.cells[0], &full)?;
-        plan.write_i64(ports.cells[1], &sliding)?;
-        let [full, sliding] = &mut self.scratch.masks;
-        full.resize(size.n_full * size.n, 0);
-        sliding.resize(size.n_ring * size.n, 0);
-        self.kv.masks(positions.clone(), full, sliding);
-        plan.write_f16_bits(ports.masks[0], full)?;
-        plan.write_f16_bits(ports.masks[1], sliding)?;
         let dims = graph::head_dims(&self.decoder.hparams);
-        for (kind, table) in self.scratch.tables.iter_mut().enumerate() {
-            table.resize(dims[kind] * size.n, 0.0);
-            self.decoder.frequencies[kind].fill(positions.clone(), table);
+        let Scratch { cells, mask, tables, positions, .. } = &mut self.scratch;
+        for (kind, table) in tables.iter_mut().enumerate() {
+            let sliding = kind == 1;
+            self.kv.cells(places.clone(), sliding, cells);
+            plan.write_i64(ports.cells[kind], cells)?;
+            let fill = |bits: &mut [u16]| self.kv.mask(places.clone(), sliding, bits);
+            plan.fill_f16_bits(ports.masks[kind], mask, fill)?;
+            table.resize(dims[kind] * n, 0.0);
+            self.decoder.frequencies[kind].fill(places.clone(), table);
             plan.write_f32(ports.tables[kind], table)?;
         }
-        let numbers: Vec<i32> = positions.map(|p| p as i32).collect();
-        plan.write_i32(ports.positions, &numbers)?;
+        positions.clear();
+        positions.extend(places.map(|p| p as i32));
+        plan.write_i32(ports.positions, positions)?;
         if self.backend.gpu_info().is_some() && !self.decoder.weights.rope_freqs.is_empty() {
             plan.write_f32(ports.factors, &self.decoder.weights.rope_freqs)?;
         }

@@ -177,11 +177,11 @@ impl KvCache {
         memory::full_cells(end)
     }
 
-    /// Returns the cells to write on full and on sliding layers for new positions.
-    pub(super) fn cells(&self, positions: Range<usize>) -> (Vec<i64>, Vec<i64>) {
-        let full = positions.clone().map(|p| p as i64).collect();
-        let sliding = positions.map(|p| (p % self.ring) as i64).collect();
-        (full, sliding)
+    /// Gives the cells to write on full or on sliding layers for new positions.
+    pub(super) fn cells(&self, positions: Range<usize>, sliding: bool, out: &mut Vec<i64>) {
+        let ring = if sliding { self.ring } else { usize::MAX };
+        out.clear();
+        out.extend(positions.map(|p| (p % ring) as i64));
     }
 
     /// Checks that `n` more positions fit.
@@ -233,17 +233,19 @@ impl KvCache {
         Ok(())
     }
 
-    /// Fills the f16 masks `[cells, n]` for new positions: 0 where visible, else minus infinity.
-    pub(super) fn masks(&self, positions: Range<usize>, full: &mut [u16], sliding: &mut [u16]) {
+    /// Fills the f16 mask `[cells, n]` of full or of sliding layers for new positions: 0 where
+    /// visible, else minus infinity.
+    pub(super) fn mask(&self, positions: Range<usize>, sliding: bool, out: &mut [u16]) {
         const HIDDEN: u16 = 0xfc00;
         let end = positions.end;
-        let (n_full, n_ring) = (self.full_cells(end), self.ring_cells(end));
-        full.fill(HIDDEN);
-        sliding.fill(HIDDEN);
-        for (row, t) in positions.enumerate() {
-            full[row * n_full..][..=t].fill(0);
+        let n_cells = if sliding { self.ring_cells(end) } else { self.full_cells(end) };
+        out.fill(HIDDEN);
+        for (t, row) in positions.zip(out.chunks_exact_mut(n_cells)) {
+            if !sliding {
+                row[..=t].fill(0);
+                continue;
+            }
             let first = (t + 1).saturating_sub(self.window);
-            let row = &mut sliding[row * n_ring..][..n_ring];
             let (a, b) = (first % self.ring, t % self.ring);
             if a <= b {
                 row[a..=b].fill(0);

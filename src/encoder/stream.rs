@@ -69,8 +69,10 @@ impl fmt::Debug for AudioState {
 pub struct AudioStream {
     encoder: Arc<AudioEncoder>,
     state: AudioState,
-    /// Graphs by their number of tokens less one, made when first needed.
-    plans: Vec<Option<BlockPlan>>,
+    /// The graph of a whole block.
+    whole: BlockPlan,
+    /// The graph of the last shorter block, with its number of tokens.
+    rest: Option<(usize, BlockPlan)>,
 }
 
 impl fmt::Debug for AudioStream {
@@ -85,13 +87,8 @@ impl AudioStream {
     /// # Errors
     /// `Memory` if the graph of a block does not fit.
     pub fn new(encoder: &Arc<AudioEncoder>, backend: &Backend) -> Result<Self> {
-        let mut stream = Self {
-            encoder: Arc::clone(encoder),
-            state: start(encoder),
-            plans: (0..BLOCK_TOKENS).map(|_| None).collect(),
-        };
-        stream.plans[BLOCK_TOKENS - 1] = Some(encoder.plan(BLOCK_TOKENS, backend)?);
-        Ok(stream)
+        let whole = encoder.plan(BLOCK_TOKENS, backend)?;
+        Ok(Self { encoder: Arc::clone(encoder), state: start(encoder), whole, rest: None })
     }
 
     /// Appends frames and returns the tokens whose blocks they complete.
@@ -168,9 +165,11 @@ impl AudioStream {
         self.state.n_tokens + n_frames.div_ceil(FRAMES_PER_TOKEN)
     }
 
-    /// Returns the bytes of the graphs' intermediate values.
+    /// Returns the most bytes that encoding takes beside the weights: the graphs of a whole block
+    /// and of a shorter one, and what is carried, twice while a block is computed.
     pub fn activation_bytes(&self) -> usize {
-        self.plans.iter().flatten().map(|p| p.plan.size_bytes()).sum()
+        let pending = self.block_len() * size_of::<f32>();
+        2 * (self.whole.plan.size_bytes() + self.state.size_bytes() + pending)
     }
 
     fn none(&self) -> SoftTokens {
@@ -227,11 +226,15 @@ impl AudioStream {
         let n_mel = self.encoder.n_mel();
         let n_frames = frames.len() / n_mel;
         let n = n_frames.div_ceil(FRAMES_PER_TOKEN);
-        let slot = &mut self.plans[n - 1];
-        if slot.is_none() {
-            *slot = Some(self.encoder.plan(n, backend)?);
-        }
-        let graph = slot.as_mut().ok_or_else(|| Error::internal("no graph for a block"))?;
+        let graph = if n == BLOCK_TOKENS {
+            &mut self.whole
+        } else {
+            let rest = match self.rest.take().filter(|rest| rest.0 == n) {
+                Some(rest) => rest,
+                None => (n, self.encoder.plan(n, backend)?),
+            };
+            &mut self.rest.insert(rest).1
+        };
         let state = &mut self.state;
         let mut mel = frames.to_vec();
         mel.resize(n * FRAMES_PER_TOKEN * n_mel, 0.0);

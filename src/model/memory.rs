@@ -1,4 +1,4 @@
-//! Bytes of weights by part, and of the KV cache.
+//! Bytes of weights by part, of the KV cache, and of what is computed.
 //!
 //! In: a file's tensor directory, [`HParams`], a context size. Out: byte counts and whether they
 //! fit a limit.
@@ -134,6 +134,13 @@ pub fn parts(file: &Gguf, h: Option<&HParams>) -> Vec<PartSize> {
     sizes.into_iter().filter(|s| s.n_tensors > 0).collect()
 }
 
+/// Returns the bytes of `file` that answering reads: all parts but the per-layer table, of which a
+/// token reads one row.
+pub fn read_bytes(file: &Gguf, h: Option<&HParams>) -> u64 {
+    let read = parts(file, h).into_iter().filter(|p| p.part != Part::PerLayerTable);
+    read.fold(0, |sum, p| sum.saturating_add(p.size_bytes))
+}
+
 /// Returns the types of `tensors` by falling bytes, each with its tensors and bytes.
 pub fn types(tensors: &[TensorInfo]) -> Vec<(TensorType, usize, u64)> {
     let mut types: Vec<(TensorType, usize, u64)> = Vec::new();
@@ -232,14 +239,28 @@ pub fn kv_size(h: &HParams, shape: &KvShape) -> Result<KvSize> {
     Ok(size)
 }
 
-/// Checks that a KV cache of `shape` and `other_bytes` fit into `limit_bytes`.
+/// Returns the most bytes that computing takes beside weights and cache: intermediate values and
+/// inputs of a batch, masks for every position of the context, logits.
+pub fn compute_bytes(h: &HParams, shape: &KvShape) -> u64 {
+    let widest = h.layers.iter().map(|l| l.n_ff).max().unwrap_or(0) + 4 * h.n_embd;
+    // A vocabulary's row in the graph, and what is made of it.
+    let values = shape.n_batch.saturating_mul(widest * 3).saturating_add(2 * h.n_vocab);
+    let ring = ring_cells(h, shape.n_ctx, shape.n_batch);
+    let cells = full_cells(shape.n_ctx).saturating_add(ring);
+    let masks = shape.n_batch.saturating_mul(cells).saturating_mul(size_of::<u16>());
+    values.saturating_mul(size_of::<f32>()).saturating_add(masks) as u64
+}
+
+/// Checks that a KV cache of `shape`, what computing with it takes, and `other_bytes` fit into
+/// `limit_bytes`.
 ///
 /// # Errors
 /// `Memory`, naming the context that would fit; `Input` as for [`kv_size`].
 pub fn check_fit(h: &HParams, shape: &KvShape, other_bytes: u64, limit_bytes: u64) -> Result<()> {
     let need = |n_ctx: usize| -> Result<u64> {
         let kv = kv_size(h, &KvShape { n_ctx, ..*shape })?;
-        Ok(kv.total_bytes().saturating_add(other_bytes))
+        let compute = compute_bytes(h, &KvShape { n_ctx, ..*shape });
+        Ok(kv.total_bytes().saturating_add(compute).saturating_add(other_bytes))
     };
     let needed = need(shape.n_ctx)?;
     if needed <= limit_bytes {
@@ -255,7 +276,7 @@ pub fn check_fit(h: &HParams, shape: &KvShape, other_bytes: u64, limit_bytes: u6
         }
     }
     let remedy = match fits / 256 * 256 {
-        0 => format!("no context would fit; {} are needed without it", bytes_text(other_bytes)),
+        0 => format!("no context would fit; the shortest needs {}", bytes_text(need(1)?)),
         n => format!("{n} would fit"),
     };
     Err(Error::memory(format!(
@@ -319,14 +340,17 @@ mod tests {
     #[test]
     fn the_largest_fitting_context_is_named() {
         let h = Variant::named("E2B").unwrap().hparams();
-        assert!(check_fit(&h, &shape(4096), 0, 33 * MIB).is_ok());
+        assert!(check_fit(&h, &shape(4096), 0, 36 * MIB).is_ok());
         let e = check_fit(&h, &shape(32_768), 1000 * MIB, 1100 * MIB).unwrap_err();
         assert_eq!(e.kind(), ErrorKind::Memory);
-        let want = "32768 tokens of context need 1.2 GiB, limit is 1.1 GiB; 15360 would fit";
+        let want = "32768 tokens of context need 1.2 GiB, limit is 1.1 GiB; 15104 would fit";
         assert_eq!(e.to_string(), want);
-        assert!(check_fit(&h, &shape(15_360), 1000 * MIB, 1100 * MIB).is_ok());
+        assert!(check_fit(&h, &shape(15_104), 1000 * MIB, 1100 * MIB).is_ok());
         let e = check_fit(&h, &shape(4096), 1000 * MIB, 900 * MIB).unwrap_err();
-        assert!(e.to_string().contains("no context would fit; 1000.0 MiB are needed"), "{e}");
+        assert!(
+            e.to_string().contains("no context would fit; the shortest needs 1006.7 MiB"),
+            "{e}"
+        );
     }
 
     #[test]

@@ -51,6 +51,11 @@ impl Hearing {
         })
     }
 
+    /// Returns the most bytes that encoding takes beside the weights.
+    pub(super) fn activation_bytes(&self) -> usize {
+        self.stream.activation_bytes()
+    }
+
     /// Returns the samples at 16 kHz heard so far.
     pub(super) fn n_samples(&self) -> u64 {
         self.n_samples

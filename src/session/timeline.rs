@@ -188,7 +188,7 @@ impl Session {
         self.executor.kv().n_ctx()
     }
 
-    /// Returns the bytes reserved for intermediate values.
+    /// Returns the bytes that are held to compute with, beside weights and cache.
     pub fn compute_bytes(&self) -> usize {
         self.executor.compute_bytes()
     }
@@ -267,7 +267,8 @@ impl Session {
     /// Encodes a whole sound, block by block, in segments of at most 30 seconds.
     ///
     /// # Errors
-    /// `Input` if there is no mmproj or the sound is empty; whatever a block brings.
+    /// `Input` if there is no mmproj or the sound is empty; `Memory` if encoding it does not fit
+    /// the engine's limit; whatever a block brings.
     pub fn encode_sound(
         &mut self,
         blocks: impl IntoIterator<Item = Result<Pcm>>,
@@ -302,7 +303,10 @@ impl Session {
             return Ok(hearing);
         }
         let engine = Arc::clone(&self.engine);
-        Hearing::new(engine.audio()?, self.executor.backend_mut())
+        let hearing = Hearing::new(engine.audio()?, self.executor.backend_mut())?;
+        let check = engine.check_memory(&self.kv, hearing.activation_bytes());
+        check.map_err(|e| e.at("a sound"))?;
+        Ok(hearing)
     }
 
     /// Feeds a conversation; what the cache already holds of it is kept.
@@ -368,13 +372,10 @@ impl Session {
         for (i, batch) in batches.iter().enumerate() {
             self.held.extend_from_slice(&batch.held);
             let n_out = usize::from(answer && i == last);
-            let result = self.executor.append_with_logits(&batch.entries, n_out);
-            let result = result.map(|logits| {
-                self.logits.clear();
-                self.logits.extend_from_slice(logits);
-            });
+            let result = self.executor.append_with_logits(&batch.entries, n_out).map(|_| ());
             self.held.truncate(self.executor.kv().n_past());
             result?;
+            self.executor.swap_logits(&mut self.logits);
         }
         Ok(())
     }

@@ -26,6 +26,7 @@ mod model;
 mod native;
 mod npy;
 mod parity;
+mod plans;
 #[cfg(feature = "cli")]
 mod probe;
 #[cfg(feature = "cli")]

@@ -190,6 +190,37 @@ impl Plan {
         self.write(port, DType::F16, values.as_ptr().cast(), size_of_val(values))
     }
 
+    /// Lets `fill` write an f16 input as bits, where it lies or, if that is on a GPU, in `spare`.
+    ///
+    /// # Errors
+    /// `Internal` if the type differs.
+    pub fn fill_f16_bits(
+        &mut self,
+        port: Port,
+        spare: &mut Vec<u16>,
+        fill: impl FnOnce(&mut [u16]),
+    ) -> Result<()> {
+        let (tensor, size) = self.port(port, &[DType::F16])?;
+        let n = size / size_of::<u16>();
+        // SAFETY: the tensor lives in the context; memory of the processor's own that was reserved
+        // for it holds `size` bytes, aligned, which nobody else uses while the plan is borrowed.
+        let in_place = unsafe {
+            let (data, buffer) = ((*tensor).data, (*tensor).buffer);
+            let is_host = !buffer.is_null() && sys::ggml_backend_buffer_is_host(buffer);
+            match is_host && !data.is_null() {
+                true => Some(std::slice::from_raw_parts_mut(data.cast::<u16>(), n)),
+                false => None,
+            }
+        };
+        if let Some(bits) = in_place {
+            fill(bits);
+            return Ok(());
+        }
+        spare.resize(n, 0);
+        fill(spare);
+        self.write_f16_bits(port, spare)
+    }
+
     /// Reads an f32 output from element `first` on.
     ///
     /// # Errors

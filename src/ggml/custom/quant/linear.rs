@@ -6,6 +6,8 @@
 //! Invariant: a row of the result depends on its own row and the weight alone, bit for bit,
 //! whatever the batch, the threads and the weight's layout.
 
+use std::cell::Cell;
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::GROUP;
@@ -74,9 +76,14 @@ struct Tiles<const M: usize> {
 
 impl<const M: usize> Tiles<M> {
     fn new(x: &[f32], k: usize, first_row: usize) -> Self {
+        Self::reusing(Vec::new(), x, k, first_row)
+    }
+
+    fn reusing(mut blocks: Vec<Block<M>>, x: &[f32], k: usize, first_row: usize) -> Self {
         let n_blocks = k / BLOCK;
         let n_tiles = (x.len() / k).div_ceil(M);
-        let mut blocks = vec![Block::EMPTY; n_tiles * n_blocks];
+        blocks.clear();
+        blocks.resize(n_tiles * n_blocks, Block::EMPTY);
         for (i, row) in x.chunks_exact(k).enumerate() {
             let tile = &mut blocks[i / M * n_blocks..][..n_blocks];
             quantize(row, i % M, tile);
@@ -108,24 +115,64 @@ impl<const M: usize> Multiply for Tiles<M> {
     }
 }
 
-/// Returns the rows `x` in the fewest tiles: whole ones, and a lower one for what is left.
-fn tiles(x: &[f32], k: usize, first_row: usize) -> Vec<Box<dyn Multiply>> {
-    let (whole, rest) = x.split_at(x.len() / k / TILE * TILE * k);
-    let mut all: Vec<Box<dyn Multiply>> = Vec::new();
-    if !whole.is_empty() {
-        all.push(Box::new(Tiles::<TILE>::new(whole, k, first_row)));
+/// One tile of the height that fits.
+enum Last {
+    One(Tiles<1>),
+    Two(Tiles<2>),
+    Four(Tiles<4>),
+    Eight(Tiles<8>),
+    Twelve(Tiles<12>),
+    Whole(Tiles<TILE>),
+}
+
+/// Rows in the fewest tiles: whole ones, and a lower one for what is left.
+struct Rounded {
+    whole: Option<Tiles<TILE>>,
+    last: Option<Last>,
+}
+
+thread_local! {
+    /// What the thread's last row of its own was rounded to: a token allocates nothing.
+    static SPARE: Cell<Vec<Block<1>>> = const { Cell::new(Vec::new()) };
+}
+
+impl Rounded {
+    fn new(x: &[f32], k: usize, first_row: usize) -> Self {
+        let (whole, rest) = x.split_at(x.len() / k / TILE * TILE * k);
+        let last_row = first_row + whole.len() / k;
+        let last = match rest.len() / k {
+            0 => None,
+            1 => Some(Last::One(Tiles::reusing(SPARE.take(), rest, k, last_row))),
+            2 => Some(Last::Two(Tiles::new(rest, k, last_row))),
+            3..=4 => Some(Last::Four(Tiles::new(rest, k, last_row))),
+            5..=8 => Some(Last::Eight(Tiles::new(rest, k, last_row))),
+            9..=12 => Some(Last::Twelve(Tiles::new(rest, k, last_row))),
+            _ => Some(Last::Whole(Tiles::new(rest, k, last_row))),
+        };
+        let whole = (!whole.is_empty()).then(|| Tiles::new(whole, k, first_row));
+        Self { whole, last }
     }
-    let first_row = first_row + whole.len() / k;
-    match rest.len() / k {
-        0 => {}
-        1 => all.push(Box::new(Tiles::<1>::new(rest, k, first_row))),
-        2 => all.push(Box::new(Tiles::<2>::new(rest, k, first_row))),
-        3..=4 => all.push(Box::new(Tiles::<4>::new(rest, k, first_row))),
-        5..=8 => all.push(Box::new(Tiles::<8>::new(rest, k, first_row))),
-        9..=12 => all.push(Box::new(Tiles::<12>::new(rest, k, first_row))),
-        _ => all.push(Box::new(Tiles::<TILE>::new(rest, k, first_row))),
+
+    fn tiles(&self) -> impl Iterator<Item = &dyn Multiply> {
+        let whole = self.whole.as_ref().map(|t| t as &dyn Multiply);
+        let last = self.last.as_ref().map(|last| match last {
+            Last::One(t) => t as &dyn Multiply,
+            Last::Two(t) => t,
+            Last::Four(t) => t,
+            Last::Eight(t) => t,
+            Last::Twelve(t) => t,
+            Last::Whole(t) => t,
+        });
+        whole.into_iter().chain(last)
     }
-    all
+}
+
+impl Drop for Rounded {
+    fn drop(&mut self) {
+        if let Some(Last::One(tiles)) = &mut self.last {
+            SPARE.set(std::mem::take(&mut tiles.blocks));
+        }
+    }
 }
 
 /// Multiplies rows of the weight, as this thread gets them, with rows of activations.
@@ -133,15 +180,19 @@ fn multiply(bytes: &[u8], format: Format, k: usize, call: &mut Call<'_>) {
     let x = call.f32(0);
     let group_bytes = bytes.len() / call.row_len * GROUP;
     let group = |column: usize| &bytes[column / GROUP * group_bytes..][..group_bytes];
-    let mut rounded = (0..0, Vec::new());
+    let mut rounded: Option<(Range<usize>, Rounded)> = None;
     let mut following = call.take();
     while let Some(mut own) = following.take() {
         let (rows, columns) = (own.rows(), own.columns());
-        if rounded.0 != rows {
-            // Memory works while this rounds.
-            ask_for(group(columns.start));
-            rounded = (rows.clone(), tiles(&x[rows.start * k..rows.end * k], k, rows.start));
-        }
+        let (_, rounded) = match rounded.take_if(|r| r.0 == rows) {
+            Some(same) => rounded.insert(same),
+            None => {
+                // Memory works while this rounds.
+                ask_for(group(columns.start));
+                let x = &x[rows.start * k..rows.end * k];
+                rounded.insert((rows.clone(), Rounded::new(x, k, rows.start)))
+            }
+        };
         for column in columns.clone().step_by(GROUP) {
             let is_last = column + GROUP >= columns.end;
             if is_last {
@@ -152,7 +203,7 @@ fn multiply(bytes: &[u8], format: Format, k: usize, call: &mut Call<'_>) {
                 None if is_last => group(column),
                 None => group(column + GROUP),
             };
-            for tiles in &rounded.1 {
+            for tiles in rounded.tiles() {
                 tiles.multiply((group(column), next), format, &mut |row, sums| {
                     if row < rows.end {
                         own.put(row, column, sums);
