@@ -8,6 +8,7 @@ use std::ffi::CString;
 use std::io::Cursor;
 use std::ptr::null;
 use std::ptr::null_mut;
+use std::sync::Arc;
 
 use culet_c::engine::*;
 use culet_c::event::*;
@@ -128,10 +129,11 @@ impl<T> Shared<T> {
     }
 }
 
-/// A session on its way to another thread.
+/// A session on its way to other threads.
 struct Sent(C);
 
 unsafe impl Send for Sent {}
+unsafe impl Sync for Sent {}
 
 impl Sent {
     fn into_inner(self) -> C {
@@ -193,6 +195,23 @@ fn two_sessions_answer_at_once_and_free_in_any_order() {
     assert_eq!(said[0], said[1]);
 }
 
+/// SplitMix64; `SEED` chooses another run.
+struct Random(u64);
+
+impl Random {
+    fn new() -> Self {
+        let given = std::env::var("SEED").ok().map(|text| text.parse().unwrap());
+        Self(given.unwrap_or(20_260_401))
+    }
+
+    fn below(&mut self, n: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (z ^ (z >> 31)) % n
+    }
+}
+
 /// Repeats a call until nobody cancels it.
 fn in_the_end(mut call: impl FnMut() -> Status) {
     for _ in 0..100 {
@@ -231,29 +250,34 @@ fn many_sessions_share_an_engine_and_some_are_cancelled_at_random() {
     assert!(expected.1);
     // All of them are the first to ask this engine for its eye.
     let engine = open(TINY);
-    let sessions: Vec<C> = (0..6).map(|_| session(&engine, 256)).collect();
-    drop(engine);
-    let runs: Vec<_> = sessions.iter().map(|run| Shared(run.0)).collect();
+    let sessions: Vec<_> = (0..6).map(|_| Arc::new(Sent(session(&engine, 256)))).collect();
+    let mut random = Random::new();
+    let mut engine = Some(engine);
+    let engine_goes = random.below(6) as usize;
     std::thread::scope(|scope| {
-        for (i, run) in runs.iter().enumerate() {
+        // The last of a session's threads frees it, while others still use the engine.
+        for (i, run) in sessions.into_iter().enumerate() {
             let expected = &expected;
+            let (is_cancelled, same) = (i % 2 == 1, Arc::clone(&run));
             scope.spawn(move || {
-                let said = see_and_say(run.ptr());
-                assert!(said.1 && (i % 2 == 1 || said == *expected), "{i}: {said:?}");
+                let said = see_and_say(run.0.0);
+                assert!(said.1 && (is_cancelled || said == *expected), "{i}: {said:?}");
             });
-            if i % 2 == 1 {
+            let delays_ms: Vec<u64> = (0..8).map(|_| random.below(9)).collect();
+            if is_cancelled {
                 scope.spawn(move || {
-                    for n in 0..8_u64 {
-                        std::thread::sleep(std::time::Duration::from_millis(
-                            (i as u64 * 7 + n) % 9,
-                        ));
-                        unsafe { culet_session_cancel(run.ptr()) };
+                    for delay_ms in delays_ms {
+                        std::thread::sleep(std::time::Duration::from_millis(delay_ms));
+                        unsafe { culet_session_cancel(same.0.0) };
                     }
                 });
             }
+            if i == engine_goes {
+                engine = None;
+            }
         }
     });
-    sessions.into_iter().rev().for_each(drop);
+    assert!(engine.is_none());
 }
 
 #[test]
