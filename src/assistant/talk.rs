@@ -226,6 +226,20 @@ impl Talk {
         Ok(self.listen(now_ns, events)? || self.step(now_ns, events)?)
     }
 
+    /// Lets time pass and does one piece of what waits, as [`advance`](Self::advance) does; calls
+    /// after too many rounds of them are left.
+    ///
+    /// # Errors
+    /// As for [`listen`](Self::listen).
+    pub fn poll(&mut self, now_ns: u64, events: &mut TalkSink<'_>) -> Result<bool> {
+        self.tell(now_ns, Input::Tick, events)?;
+        let has_worked = self.advance(now_ns, events)?;
+        if !self.calls().is_empty() && !self.may_call() {
+            self.leave_calls(now_ns, events)?;
+        }
+        Ok(has_worked)
+    }
+
     /// Goes on after an error: the open turn is forgotten, and what was not shown of an answer;
     /// what was said before stays.
     ///

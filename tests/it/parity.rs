@@ -44,11 +44,11 @@ fn executor(decoder: &Arc<Decoder>, n_batch: usize, dtype: DType) -> Executor {
     Executor::new(decoder, &ExecutorOptions { backend, kv }).unwrap()
 }
 
-fn entries(ids: &[u32]) -> Vec<Entry<'static>> {
+pub(crate) fn entries(ids: &[u32]) -> Vec<Entry<'static>> {
     ids.iter().map(|&id| Entry::Token(TokenId(id))).collect()
 }
 
-fn best(logits: &[f32]) -> u32 {
+pub(crate) fn best(logits: &[f32]) -> u32 {
     let mut best = 0;
     for (i, v) in logits.iter().enumerate() {
         if *v > logits[best] {

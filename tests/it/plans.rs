@@ -10,8 +10,6 @@ use std::process::Command;
 
 use culet::ErrorKind;
 use culet::Pcm;
-use culet::TokenId;
-use culet::decoder::Entry;
 use culet::decoder::Executor;
 use culet::decoder::ExecutorOptions;
 use culet::decoder::KvOptions;
@@ -27,6 +25,8 @@ use culet::session::Session;
 use culet::session::SessionOptions;
 
 use crate::npy::relative_error;
+use crate::parity::best;
+use crate::parity::entries;
 
 /// The same maths in another order: activations near a border are rounded to other 8-bit steps.
 const ORDER: f64 = 1e-2;
@@ -60,18 +60,9 @@ fn executor(engine: &Engine, n_batch: usize, dtype: DType) -> Executor {
     Executor::new(engine.decoder(), &ExecutorOptions { backend, kv }).unwrap()
 }
 
-fn entries(ids: &[TokenId]) -> Vec<Entry<'static>> {
-    ids.iter().map(|id| Entry::Token(*id)).collect()
-}
-
-fn best(logits: &[f32]) -> TokenId {
-    let best = (0..logits.len()).max_by(|a, b| logits[*a].total_cmp(&logits[*b])).unwrap();
-    TokenId(best as u32)
-}
-
 /// Answers greedily behind a prompt; `kept` rows of the prompt's logits are made. Returns the last
 /// and the answer.
-fn answer(run: &mut Executor, prompt: &[TokenId], kept: usize) -> (Vec<f32>, Vec<TokenId>) {
+fn answer(run: &mut Executor, prompt: &[u32], kept: usize) -> (Vec<f32>, Vec<u32>) {
     let n_vocab = run.decoder().hparams().n_vocab;
     let rows = run.append_with_logits(&entries(prompt), kept).unwrap();
     let last = rows[rows.len() - n_vocab..].to_vec();
@@ -83,16 +74,17 @@ fn answer(run: &mut Executor, prompt: &[TokenId], kept: usize) -> (Vec<f32>, Vec
     (last, ids)
 }
 
-fn prompts(engine: &Engine) -> Vec<Vec<TokenId>> {
+fn prompts(engine: &Engine) -> Vec<Vec<u32>> {
     let mut text = "<bos>".to_owned();
-    let mut prompts = Vec::new();
+    let mut prompts: Vec<Vec<u32>> = Vec::new();
     for question in QUESTIONS.into_iter().cycle().take(16) {
         text += &format!("<|turn>user\n{question}<turn|>\n<|turn>model\n");
-        prompts.push(engine.tokenizer().encode_with_markers(&text).unwrap());
+        let ids = engine.tokenizer().encode_with_markers(&text).unwrap();
+        prompts.push(ids.iter().map(|id| id.0).collect());
         text += "I see.<turn|>\n";
     }
     let window = engine.decoder().hparams().window;
-    let lengths: Vec<_> = prompts.iter().map(Vec::len).collect();
+    let lengths: Vec<usize> = prompts.iter().map(Vec::len).collect();
     assert!(lengths[0] < window && *lengths.last().unwrap() > window, "{lengths:?}, {window}");
     // The shortest, one about as long as the window, and the longest.
     let middle = prompts.iter().position(|p| p.len() > window).unwrap();
@@ -165,7 +157,7 @@ fn what_the_memory_limit_counts_is_enough() {
         let backend = BackendOptions { n_threads: 1, gpu: None };
         let kv = KvOptions { n_ctx, n_batch, dtype: DType::F16 };
         let mut run = Executor::new(engine.decoder(), &ExecutorOptions { backend, kv }).unwrap();
-        let ids: Vec<_> = (0..n_ctx as u32 - 1).map(|i| TokenId(i % 97 + 300)).collect();
+        let ids: Vec<_> = (0..n_ctx as u32 - 1).map(|i| i % 97 + 300).collect();
         // The last batch looks at every cell.
         run.append_with_logits(&entries(&ids), 1).unwrap();
         run.append_with_logits(&entries(&ids[..1]), 1).unwrap();

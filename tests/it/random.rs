@@ -1,25 +1,8 @@
-//! Seeded random numbers and mutations for the tests.
+//! Seeds and mutations for the tests.
 //!
 //! Invariant: the same seed gives the same numbers everywhere.
 
-/// SplitMix64.
-pub(crate) struct Rng(pub(crate) u64);
-
-impl Rng {
-    /// Returns the next number.
-    pub(crate) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    /// Returns a number below `n`.
-    pub(crate) fn below(&mut self, n: usize) -> usize {
-        (self.next() % n as u64) as usize
-    }
-}
+pub(crate) use crate::both::random::Rng;
 
 /// Returns the seeds to run: those given by `SEED`, or the first `n`.
 pub(crate) fn seeds(n: u64) -> Vec<u64> {

@@ -400,12 +400,8 @@ impl Inner {
     fn advance(&mut self, now_ns: u64) -> Result<bool, Failure> {
         let mut has_worked = false;
         self.work(now_ns, |talk, events| {
-            talk.tell(now_ns, Input::Tick, events)?;
-            has_worked = talk.advance(now_ns, events)?;
-            match talk.calls().is_empty() || talk.may_call() {
-                true => Ok(()),
-                false => talk.leave_calls(now_ns, events),
-            }
+            has_worked = talk.poll(now_ns, events)?;
+            Ok(())
         })?;
         let calls = self.talk.calls();
         if !calls.is_empty() && !self.has_told_calls {

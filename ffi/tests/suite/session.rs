@@ -21,6 +21,7 @@ use culet_c::session::option::*;
 use culet_c::status::*;
 
 use crate::both::native::Native;
+use crate::both::random::Rng;
 use crate::both::scene::greedy;
 use crate::both::scene::picture;
 use crate::both::side::BLIND;
@@ -195,23 +196,6 @@ fn two_sessions_answer_at_once_and_free_in_any_order() {
     assert_eq!(said[0], said[1]);
 }
 
-/// SplitMix64; `SEED` chooses another run.
-struct Random(u64);
-
-impl Random {
-    fn new() -> Self {
-        let given = std::env::var("SEED").ok().map(|text| text.parse().unwrap());
-        Self(given.unwrap_or(20_260_401))
-    }
-
-    fn below(&mut self, n: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % n
-    }
-}
-
 /// Repeats a call until nobody cancels it.
 fn in_the_end(mut call: impl FnMut() -> Status) {
     for _ in 0..100 {
@@ -251,9 +235,10 @@ fn many_sessions_share_an_engine_and_some_are_cancelled_at_random() {
     // All of them are the first to ask this engine for its eye.
     let engine = open(TINY);
     let sessions: Vec<_> = (0..6).map(|_| Arc::new(Sent(session(&engine, 256)))).collect();
-    let mut random = Random::new();
+    let seed = std::env::var("SEED").map_or(20_260_401, |text| text.parse().unwrap());
+    let mut random = Rng(seed);
     let mut engine = Some(engine);
-    let engine_goes = random.below(6) as usize;
+    let engine_goes = random.below(6);
     std::thread::scope(|scope| {
         // The last of a session's threads frees it, while others still use the engine.
         for (i, run) in sessions.into_iter().enumerate() {
@@ -263,7 +248,7 @@ fn many_sessions_share_an_engine_and_some_are_cancelled_at_random() {
                 let said = see_and_say(run.0.0);
                 assert!(said.1 && (is_cancelled || said == *expected), "{i}: {said:?}");
             });
-            let delays_ms: Vec<u64> = (0..8).map(|_| random.below(9)).collect();
+            let delays_ms: Vec<_> = (0..8).map(|_| random.below(9) as u64).collect();
             if is_cancelled {
                 scope.spawn(move || {
                     for delay_ms in delays_ms {

@@ -134,12 +134,8 @@ impl NativeVoice {
     fn advance(&mut self, now_ns: u64) -> Result<bool> {
         let mut has_worked = false;
         self.work(now_ns, |talk, events| {
-            talk.tell(now_ns, Input::Tick, events)?;
-            has_worked = talk.advance(now_ns, events)?;
-            match talk.calls().is_empty() || talk.may_call() {
-                true => Ok(()),
-                false => talk.leave_calls(now_ns, events),
-            }
+            has_worked = talk.poll(now_ns, events)?;
+            Ok(())
         })?;
         let calls: Vec<Value> = self.talk.calls().iter().map(|call| call.to_json()).collect();
         let is_waiting = !calls.is_empty();
