@@ -14,6 +14,7 @@ pub use call::Call;
 pub(super) use call::Custom;
 pub(super) use call::SRC_MAX;
 pub use call::Split;
+use call::Taken;
 pub(super) use call::run;
 pub use quant::ask_for;
 pub(super) use quant::multiplies;

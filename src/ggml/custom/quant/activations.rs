@@ -1,52 +1,74 @@
 //! Rows of activations as 8-bit integers, 32 of them with one scale.
 //!
-//! In: rows of f32. Out: blocks of `M` rows, with the sums that a weight's offset needs.
-//! Invariant: a row's bytes, scales and sums depend on that row alone.
+//! In: rows of f32. Out: blocks of `M` rows, with what a format's zero or minimum takes away.
+//! Invariant: a row's block depends on that row and the format alone.
+
+use super::format::Format;
+use super::format::Kind;
 
 /// Values that share one scale.
 pub(super) const BLOCK: usize = 32;
 /// Largest magnitude of an activation.
 pub(super) const BYTE_MAX: f32 = 127.0;
+/// Values whose products are summed by one instruction.
+const FOUR: usize = 4;
 
 /// One block of `M` rows of activations.
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
 pub(super) struct Block<const M: usize> {
     pub(super) bytes: [[i8; BLOCK]; M],
-    /// Sums of bytes: of the first 16 and the last 16 in every other four from the first on, then
-    /// of the first 16 and the last 16 in the other fours.
-    pub(super) sums: [[i16; 4]; M],
+    /// What products begin with: of every other four values in the low half, of the other fours
+    /// in the high one. [`Kind::One`] has one number, [`Kind::Two`] one of the first 16 values and
+    /// one of the last 16, and [`Kind::Minimum`] has sums as f32, with their sign turned.
+    pub(super) starts: [[i64; 2]; M],
     pub(super) scales: [f32; M],
 }
 
 impl<const M: usize> Block<M> {
     pub(super) const EMPTY: Self =
-        Self { bytes: [[0; BLOCK]; M], sums: [[0; 4]; M], scales: [0.0; M] };
+        Self { bytes: [[0; BLOCK]; M], starts: [[0; 2]; M], scales: [0.0; M] };
 }
 
 /// Rounds row `index` of `M` to 8 bits, 32 values to a block.
-pub(super) fn quantize<const M: usize>(row: &[f32], index: usize, blocks: &mut [Block<M>]) {
+pub(super) fn quantize<const M: usize>(
+    row: &[f32],
+    index: usize,
+    format: Format,
+    blocks: &mut [Block<M>],
+) {
     assert!(index < M && row.len() == blocks.len() * BLOCK, "whole blocks");
     #[cfg(target_arch = "x86_64")]
     let round = if super::avx512::is_available() { super::avx512::round } else { round };
-    for (values, block) in row.as_chunks::<BLOCK>().0.iter().zip(blocks) {
-        block.scales[index] = round(values, &mut block.bytes[index]);
-        let mut sums = [0; 4];
-        for (j, byte) in block.bytes[index].iter().enumerate() {
-            sums[j / 4 % 2 * 2 + j / 16] += i16::from(*byte);
-        }
-        block.sums[index] = sums;
+    for (b, (values, block)) in row.as_chunks::<BLOCK>().0.iter().zip(blocks).enumerate() {
+        let (scale, fours) = round(values, &mut block.bytes[index]);
+        block.scales[index] = scale;
+        block.starts[index] = starts(&fours, format, b);
     }
 }
 
-/// Writes values in units of what is returned.
-fn round(values: &[f32; BLOCK], bytes: &mut [i8; BLOCK]) -> f32 {
+/// See [`Block::starts`].
+fn starts(fours: &[i32; BLOCK / FOUR], format: Format, b: usize) -> [i64; 2] {
+    let [first, last] = [0, 4].map(|i| [fours[i] + fours[i + 2], fours[i + 1] + fours[i + 3]]);
+    let zero = -i32::from(format.zero() * format.times(b));
+    let pair = |[low, high]: [i32; 2]| i64::from(low as u32) | i64::from(high) << 32;
+    let both = [first[0] + last[0], first[1] + last[1]];
+    match format.kind() {
+        Kind::One => [pair(both.map(|sum| zero * sum)), 0],
+        Kind::Minimum => [pair(both.map(|sum| (-(sum as f32)).to_bits() as i32)), 0],
+        Kind::Two => [first, last].map(|sums| pair(sums.map(|sum| zero * sum))),
+    }
+}
+
+/// Writes values in units of the first that is returned; the other is the sum of each four.
+fn round(values: &[f32; BLOCK], bytes: &mut [i8; BLOCK]) -> (f32, [i32; BLOCK / FOUR]) {
     let most = values.iter().fold(0.0, |most: f32, v| most.max(v.abs()));
     let times = if most > 0.0 { BYTE_MAX / most } else { 0.0 };
     for (byte, value) in bytes.iter_mut().zip(values) {
         *byte = (value * times).round_ties_even() as i8;
     }
-    most / BYTE_MAX
+    let sum = |i: usize| bytes[FOUR * i..][..FOUR].iter().map(|v| i32::from(*v)).sum();
+    (most / BYTE_MAX, std::array::from_fn(sum))
 }
 
 #[cfg(test)]
@@ -58,16 +80,17 @@ mod tests {
         for step in [0.0, 0.3, 7.0] {
             let values: [f32; BLOCK] = std::array::from_fn(|i| (i as f32 * step).sin() * 3.0);
             let (mut bytes, mut blocks) = ([0; BLOCK], [Block::<2>::EMPTY]);
-            quantize(&values, 1, &mut blocks);
-            assert_eq!(round(&values, &mut bytes), blocks[0].scales[1]);
+            quantize(&values, 1, Format::Q6K, &mut blocks);
+            assert_eq!(round(&values, &mut bytes).0, blocks[0].scales[1]);
             assert_eq!(bytes, blocks[0].bytes[1]);
-            let whole: i16 = bytes.iter().map(|b| i16::from(*b)).sum();
-            assert_eq!(blocks[0].sums[1].iter().sum::<i16>(), whole);
-            let last: i16 = bytes[28..].iter().chain(&bytes[20..24]).map(|b| i16::from(*b)).sum();
-            assert_eq!(blocks[0].sums[1][3], last);
+            let sum = |of: &[i8]| of.iter().map(|b| i64::from(*b)).sum::<i64>();
+            let last = sum(&bytes[28..]) + sum(&bytes[20..24]);
+            assert_eq!(blocks[0].starts[1][1] >> 32, -32 * last);
+            let low = sum(&bytes[..4]) + sum(&bytes[8..12]);
+            assert_eq!(i64::from(blocks[0].starts[1][0] as i32), -32 * low);
         }
         let mut zeros = [Block::<1>::EMPTY];
-        quantize(&[0.0; BLOCK], 0, &mut zeros);
+        quantize(&[0.0; BLOCK], 0, Format::Q4_0, &mut zeros);
         assert_eq!((zeros[0].scales[0], zeros[0].bytes[0]), (0.0, [0; BLOCK]));
     }
 }

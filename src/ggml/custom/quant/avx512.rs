@@ -6,13 +6,16 @@
 //! Invariant: the same bits as [`super::portable`].
 
 use std::arch::asm;
-use std::arch::x86_64::__m128i;
 use std::arch::x86_64::__m512;
 use std::arch::x86_64::__m512i;
 use std::arch::x86_64::_MM_HINT_T0;
 use std::arch::x86_64::_mm_prefetch;
-use std::arch::x86_64::_mm_storeu_si128;
+use std::arch::x86_64::_mm256_set_m128i;
+use std::arch::x86_64::_mm256_storeu_si256;
 use std::arch::x86_64::_mm512_abs_ps;
+use std::arch::x86_64::_mm512_castsi256_si512;
+use std::arch::x86_64::_mm512_castsi512_ps;
+use std::arch::x86_64::_mm512_castsi512_si256;
 use std::arch::x86_64::_mm512_cvtepi32_ps;
 use std::arch::x86_64::_mm512_cvtps_epi32;
 use std::arch::x86_64::_mm512_cvtsepi32_epi8;
@@ -23,8 +26,7 @@ use std::arch::x86_64::_mm512_mask_blend_epi16;
 use std::arch::x86_64::_mm512_max_ps;
 use std::arch::x86_64::_mm512_mul_ps;
 use std::arch::x86_64::_mm512_reduce_max_ps;
-use std::arch::x86_64::_mm512_set1_epi16;
-use std::arch::x86_64::_mm512_set1_epi32;
+use std::arch::x86_64::_mm512_set1_epi8;
 use std::arch::x86_64::_mm512_set1_epi64;
 use std::arch::x86_64::_mm512_set1_ps;
 use std::arch::x86_64::_mm512_setzero_ps;
@@ -58,7 +60,8 @@ pub(super) fn is_available() -> bool {
         && is_x86_feature_detected!("f16c")
 }
 
-pub(super) fn round(values: &[f32; BLOCK], bytes: &mut [i8; BLOCK]) -> f32 {
+/// See [`super::activations`].
+pub(super) fn round(values: &[f32; BLOCK], bytes: &mut [i8; BLOCK]) -> (f32, [i32; GROUP]) {
     // SAFETY: this function is only handed out where the processor has AVX-512.
     unsafe { round_in_registers(values, bytes) }
 }
@@ -79,8 +82,7 @@ pub(super) fn product<const M: usize>(
     blocks: &[Block<M>],
     out: &mut [[f32; GROUP]; M],
 ) {
-    let n = format.group_bytes(blocks.len() * BLOCK);
-    assert!(n == Some(weight.0.len()), "eight whole rows");
+    weight.check(format, blocks.len());
     // SAFETY: only called where the processor has AVX-512 with VNNI; the weight has as many
     // blocks as the activations, see above.
     unsafe {
@@ -97,21 +99,25 @@ pub(super) fn product<const M: usize>(
     }
 }
 
-/// Writes values in units of what is returned.
-#[target_feature(enable = "avx512f")]
-fn round_in_registers(values: &[f32; BLOCK], bytes: &mut [i8; BLOCK]) -> f32 {
-    // SAFETY: there are two registers of values and of bytes.
+#[target_feature(enable = "avx512f,avx512vnni")]
+fn round_in_registers(values: &[f32; BLOCK], bytes: &mut [i8; BLOCK]) -> (f32, [i32; GROUP]) {
+    let mut fours = [0; GROUP];
+    // SAFETY: there are two registers of values, and half a one of bytes and of sums.
     unsafe {
         let low = _mm512_loadu_ps(values.as_ptr());
         let high = _mm512_loadu_ps(values.as_ptr().add(16));
         let most = _mm512_reduce_max_ps(_mm512_max_ps(_mm512_abs_ps(low), _mm512_abs_ps(high)));
         let times = if most > 0.0 { BYTE_MAX / most } else { 0.0 };
-        for (i, part) in [low, high].into_iter().enumerate() {
+        let [low, high] = [low, high].map(|part| {
             let whole = _mm512_cvtps_epi32(_mm512_mul_ps(part, _mm512_set1_ps(times)));
-            let at = bytes.as_mut_ptr().add(16 * i).cast::<__m128i>();
-            _mm_storeu_si128(at, _mm512_cvtsepi32_epi8(whole));
-        }
-        most / BYTE_MAX
+            _mm512_cvtsepi32_epi8(whole)
+        });
+        let rounded = _mm256_set_m128i(high, low);
+        _mm256_storeu_si256(bytes.as_mut_ptr().cast(), rounded);
+        let mut sums = _mm512_setzero_si512();
+        add_fours(&mut sums, _mm512_set1_epi8(1), _mm512_castsi256_si512(rounded));
+        _mm256_storeu_si256(fours.as_mut_ptr().cast(), _mm512_castsi512_si256(sums));
+        (most / BYTE_MAX, fours)
     }
 }
 
@@ -129,15 +135,17 @@ pub(super) struct Part {
 }
 
 /// A format, read `P` parts at a time.
+///
+/// Implementations must become part of the loop that calls them (`inline(always)`, which excludes
+/// `target_feature`): registers handed over through memory took longer than the products.
 pub(super) trait Read<const P: usize> {
     const FORMAT: Format;
-    /// How many times as large as they are codes of each part stand there.
-    const TIMES: [i16; P] = [1; P];
     /// What a block has for all of its parts.
     type Head: Copy;
 
     /// # Safety
-    /// Eight rows of a block are readable at `at`, `stride` bytes apart.
+    /// The processor has AVX-512 with VNNI; eight rows of a block are readable at `at`, `stride`
+    /// bytes apart.
     unsafe fn head(at: *const u8, stride: usize) -> Self::Head;
 
     /// # Safety
@@ -145,33 +153,90 @@ pub(super) trait Read<const P: usize> {
     unsafe fn parts(head: &Self::Head, at: *const u8, stride: usize, step: usize) -> [Part; P];
 }
 
+/// Does something for each row of activations, one piece of code after the other: sums that a loop
+/// finds by number would lie in memory.
+macro_rules! for_each_row {
+    ($m:ident < $n:ident $body:block) => {
+        for_each_row!(@ $m $n $body 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15)
+    };
+    (@ $m:ident $n:ident $body:block $($i:literal)*) => {
+        $(if $i < $n {
+            const $m: usize = $i;
+            $body
+        })*
+    };
+}
+
+/// Returns `sum` and the products of 32 codes with a row of activations. A macro, so that
+/// registers stay where they are.
+macro_rules! sum {
+    ($kind:expr, $part:ident, $tile:ident, $row:ident, $sum:expr) => {{
+        let words = $tile.bytes[$row].as_chunks::<8>().0;
+        let word = |i: usize| _mm512_set1_epi64(i64::from_ne_bytes(words[i].map(|v| v as u8)));
+        let start = |i: usize| _mm512_set1_epi64($tile.starts[$row][i]);
+        let [a, b, c, d] = $part.codes;
+        let value = match $kind {
+            Kind::One => {
+                let mut whole = start(0);
+                add_fours(&mut whole, a, word(0));
+                add_fours(&mut whole, b, word(1));
+                add_fours(&mut whole, c, word(2));
+                add_fours(&mut whole, d, word(3));
+                _mm512_mul_ps(_mm512_cvtepi32_ps(whole), $part.scale)
+            }
+            Kind::Minimum => {
+                let mut whole = _mm512_setzero_si512();
+                add_fours(&mut whole, a, word(0));
+                add_fours(&mut whole, b, word(1));
+                add_fours(&mut whole, c, word(2));
+                add_fours(&mut whole, d, word(3));
+                let value = _mm512_mul_ps(_mm512_cvtepi32_ps(whole), $part.scale);
+                _mm512_fmadd_ps(_mm512_castsi512_ps(start(0)), $part.minimum, value)
+            }
+            Kind::Two => {
+                let (mut first, mut last) = (start(0), start(1));
+                add_fours(&mut first, a, word(0));
+                add_fours(&mut first, b, word(1));
+                add_fours(&mut last, c, word(2));
+                add_fours(&mut last, d, word(3));
+                // Both fit in 16 bits: eight products of at most 32 by 127.
+                let both =
+                    _mm512_mask_blend_epi16(0xaaaa_aaaa, first, _mm512_slli_epi32::<16>(last));
+                let whole = _mm512_madd_epi16(both, $part.times);
+                _mm512_mul_ps(_mm512_cvtepi32_ps(whole), $part.scale)
+            }
+        };
+        _mm512_fmadd_ps(value, _mm512_set1_ps($tile.scales[$row]), $sum)
+    }};
+}
+
 /// # Safety
-/// There are eight rows of `tiles.len()` parts at `weight`.
+/// `weight` has eight rows of `tiles.len()` parts.
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni,f16c")]
 unsafe fn tile<R: Read<P>, const M: usize, const P: usize>(
-    (weight, next): Rows<'_>,
+    weight: Rows<'_>,
     tiles: &[Block<M>],
     out: &mut [[f32; GROUP]; M],
 ) {
     let (block_len, block_bytes) = const { R::FORMAT.block() };
-    let n_parts = block_len / BLOCK;
-    let stride = tiles.len() / n_parts * block_bytes;
-    let step_bytes = if matches!(R::FORMAT, Format::Q4_0Packed) { GROUP } else { 1 } * block_bytes;
+    // Rows packed together are one long one.
+    let n_rows = if matches!(R::FORMAT, Format::Q4_0Packed) { 1 } else { GROUP };
+    let step_bytes = GROUP / n_rows * block_bytes;
+    let Rows { bytes, stride, ahead } = weight;
+    let weight = bytes.as_ptr();
     let mut sums = [_mm512_setzero_ps(); M];
-    let (weight, next) = (weight.as_ptr(), next.as_ptr());
-    for (b, tiles) in tiles.chunks_exact(n_parts).enumerate() {
-        let ahead = next.wrapping_add(b * GROUP * block_bytes);
-        for line in (0..GROUP * block_bytes).step_by(LINE) {
-            _mm_prefetch::<_MM_HINT_T0>(ahead.wrapping_add(line).cast());
-        }
+    for (b, tiles) in tiles.chunks_exact(block_len / BLOCK).enumerate() {
+        let at = weight.wrapping_add(b * step_bytes);
+        ask_for_block((at.wrapping_add(ahead), stride), (n_rows, step_bytes), b);
         // SAFETY: by the caller's promise block `b` of all rows is there.
         unsafe {
-            let at = weight.add(b * step_bytes);
             let head = R::head(at, stride);
             for (step, tiles) in tiles.chunks_exact(P).enumerate() {
                 let parts = R::parts(&head, at, stride, step);
-                for ((part, times), tile) in parts.iter().zip(R::TIMES).zip(tiles) {
-                    add((R::FORMAT, times), part, tile, &mut sums);
+                for (part, tile) in parts.iter().zip(tiles) {
+                    for_each_row!(ROW < M {
+                        sums[ROW] = sum!(R::FORMAT.kind(), part, tile, ROW, sums[ROW]);
+                    });
                 }
             }
         }
@@ -184,59 +249,22 @@ unsafe fn tile<R: Read<P>, const M: usize, const P: usize>(
     }
 }
 
-/// Adds the products of 32 codes.
-#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-#[inline]
-fn add<const M: usize>(
-    (format, times): (Format, i16),
-    part: &Part,
-    tile: &Block<M>,
-    sums: &mut [__m512; M],
+/// Asks for block `b` of so many rows; if blocks are short, for several of each row in turn.
+#[inline(always)]
+fn ask_for_block(
+    (at, stride): (*const u8, usize),
+    (n_rows, block_bytes): (usize, usize),
+    b: usize,
 ) {
-    let zero = -format.zero() * times;
-    for (m, sum) in sums.iter_mut().enumerate() {
-        let words = tile.bytes[m].as_chunks::<8>().0;
-        let word = |i: usize| _mm512_set1_epi64(i64::from_ne_bytes(words[i].map(|v| v as u8)));
-        let byte_sums = tile.sums[m].map(|v| u64::from(v as u16));
-        let byte_sums = byte_sums.iter().rev().fold(0, |all, v| all << 16 | v);
-        let byte_sums = _mm512_set1_epi64(byte_sums as i64);
-        let [a, b, c, d] = part.codes;
-        let value = match format.kind() {
-            Kind::One => {
-                let mut whole = _mm512_madd_epi16(byte_sums, _mm512_set1_epi16(zero));
-                add_fours(&mut whole, a, word(0));
-                add_fours(&mut whole, b, word(1));
-                add_fours(&mut whole, c, word(2));
-                add_fours(&mut whole, d, word(3));
-                _mm512_mul_ps(_mm512_cvtepi32_ps(whole), part.scale)
-            }
-            Kind::Minimum => {
-                let mut whole = _mm512_setzero_si512();
-                add_fours(&mut whole, a, word(0));
-                add_fours(&mut whole, b, word(1));
-                add_fours(&mut whole, c, word(2));
-                add_fours(&mut whole, d, word(3));
-                let value = _mm512_mul_ps(_mm512_cvtepi32_ps(whole), part.scale);
-                let less = _mm512_madd_epi16(byte_sums, _mm512_set1_epi16(-1));
-                _mm512_fmadd_ps(_mm512_cvtepi32_ps(less), part.minimum, value)
-            }
-            Kind::Two => {
-                // The first 16 codes' sum is below the last 16's in every four bytes.
-                let zero = i32::from(zero);
-                let mut first = _mm512_madd_epi16(byte_sums, _mm512_set1_epi32(zero & 0xffff));
-                let mut last = _mm512_madd_epi16(byte_sums, _mm512_set1_epi32(zero << 16));
-                add_fours(&mut first, a, word(0));
-                add_fours(&mut first, b, word(1));
-                add_fours(&mut last, c, word(2));
-                add_fours(&mut last, d, word(3));
-                // Both fit in 16 bits: eight products of at most 32 by 127.
-                let both =
-                    _mm512_mask_blend_epi16(0xaaaa_aaaa, first, _mm512_slli_epi32::<16>(last));
-                let whole = _mm512_madd_epi16(both, part.times);
-                _mm512_mul_ps(_mm512_cvtepi32_ps(whole), part.scale)
-            }
-        };
-        *sum = _mm512_fmadd_ps(value, _mm512_set1_ps(tile.scales[m]), *sum);
+    let n_turns = (2 * LINE / block_bytes).clamp(1, n_rows).next_power_of_two();
+    let (n, turn) = (n_rows / n_turns, b % n_turns);
+    let at = at.wrapping_sub(turn * block_bytes);
+    for row in turn * n..(turn + 1) * n {
+        for line in (0..n_turns * block_bytes).step_by(LINE) {
+            let at = at.wrapping_add(row.wrapping_mul(stride)).wrapping_add(line);
+            // SAFETY: every processor of this kind has the instruction, which reads nothing.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) };
+        }
     }
 }
 
@@ -262,6 +290,7 @@ fn add_fours(sum: &mut __m512i, codes: __m512i, bytes: __m512i) {
 mod tests {
     use crate::ggml::DType;
     use crate::ggml::custom::quant::GROUP;
+    use crate::ggml::custom::quant::Rows;
     use crate::ggml::custom::quant::activations::BLOCK;
     use crate::ggml::custom::quant::activations::Block;
     use crate::ggml::custom::quant::activations::quantize;
@@ -276,10 +305,10 @@ mod tests {
         (0..n).map(|i| (i as f32 * step).sin() * 3.0 + (i as f32 * 0.01).cos()).collect()
     }
 
-    fn rounded<const M: usize>(rows: &[f32], k: usize) -> Vec<Block<M>> {
+    fn rounded<const M: usize>(rows: &[f32], k: usize, format: Format) -> Vec<Block<M>> {
         let mut blocks = vec![Block::EMPTY; k / BLOCK];
         for (i, row) in rows.chunks_exact(k).enumerate() {
-            quantize(row, i, &mut blocks);
+            quantize(row, i, format, &mut blocks);
         }
         blocks
     }
@@ -287,7 +316,6 @@ mod tests {
     #[test]
     fn fast_sums_equal_the_portable_ones_bit_for_bit() {
         let k = 3 * 256;
-        let x = rounded::<4>(&wave(4 * k, 0.377), k);
         for dtype in [
             DType::Q4_0,
             DType::Q8_0,
@@ -299,9 +327,11 @@ mod tests {
         ] {
             let weight = quantize_weight(dtype, &wave(GROUP * k, 0.731), k).unwrap();
             let format = Format::of(dtype).unwrap();
+            let x = rounded::<4>(&wave(4 * k, 0.377), k, format);
             let (mut fast, mut slow) = ([[0.0; GROUP]; 4], [[0.0; GROUP]; 4]);
-            product((&weight, &weight), format, &x, &mut fast);
-            portable::product(&weight, format, &x, &mut slow);
+            let rows = Rows { bytes: &weight, stride: weight.len() / GROUP, ahead: 512 };
+            product(rows, format, &x, &mut fast);
+            portable::product(rows, format, &x, &mut slow);
             assert_eq!(fast, slow, "{dtype}");
             assert!(fast.as_flattened().iter().any(|v| v.abs() > 1.0), "{dtype}");
         }
@@ -317,12 +347,14 @@ mod tests {
         if !is_fast() {
             return assert_eq!(packed.len(), weight.len());
         }
-        let (one, size) = (rounded::<1>(&wave(k, 0.377), k), weight.len() / n * GROUP);
+        let (one, size) =
+            (rounded::<1>(&wave(k, 0.377), k, Format::Q4_0), weight.len() / n * GROUP);
         for (rows, packed) in weight.chunks(size).zip(packed.chunks(size)) {
             let (mut a, mut b, mut c) = ([[0.0; GROUP]; 1], [[0.0; GROUP]; 1], [[0.0; GROUP]; 1]);
-            product((rows, rows), Format::Q4_0, &one, &mut a);
-            product((packed, packed), Format::Q4_0Packed, &one, &mut b);
-            portable::product(packed, Format::Q4_0Packed, &one, &mut c);
+            let group = |bytes| Rows { bytes, stride: size / GROUP, ahead: size };
+            product(group(rows), Format::Q4_0, &one, &mut a);
+            product(group(packed), Format::Q4_0Packed, &one, &mut b);
+            portable::product(group(packed), Format::Q4_0Packed, &one, &mut c);
             assert_eq!(a, b);
             assert_eq!(a, c);
         }

@@ -4,7 +4,6 @@
 //! code.
 //! Source: block layouts of `ggml-common.h` and `repack.cpp` of llama-cpp-sys-2 0.1.161.
 
-use super::GROUP;
 use super::activations::BLOCK;
 use crate::ggml::tensor::DType;
 
@@ -73,13 +72,13 @@ impl Format {
         }
     }
 
-    /// Returns the bytes of eight rows of `n` values, or `None` if blocks do not divide them.
-    pub(super) const fn group_bytes(self, n: usize) -> Option<usize> {
+    /// Returns the bytes of a row of `n` values, or `None` if blocks do not divide it.
+    pub(super) const fn row_bytes(self, n: usize) -> Option<usize> {
         let (len, bytes) = self.block();
         if !n.is_multiple_of(len) {
             return None;
         }
-        Some(n / len * bytes * GROUP)
+        Some(n / len * bytes)
     }
 
     pub(super) const fn kind(self) -> Kind {
@@ -87,6 +86,15 @@ impl Format {
             Self::Q4_0 | Self::Q4_0Packed | Self::Q8_0 | Self::TQ2_0 => Kind::One,
             Self::Q4K | Self::Q5K => Kind::Minimum,
             Self::Q3K | Self::Q6K => Kind::Two,
+        }
+    }
+
+    /// Returns how many times as large as they are the codes of part `b` of 32 are multiplied:
+    /// those of two bits stay where they are in their byte.
+    pub(super) const fn times(self, b: usize) -> i16 {
+        match self {
+            Self::TQ2_0 => 1 << (2 * (b % 4)),
+            _ => 1,
         }
     }
 

@@ -11,18 +11,19 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::GROUP;
-use super::Rows;
 use super::activations::BLOCK;
 use super::activations::Block;
 use super::activations::quantize;
-use super::ask_for;
 use super::format::Format;
 use super::is_fast;
 use super::product;
+use super::rows::Part;
+use super::rows::Rows;
 use crate::error::Result;
 use crate::ggml::buffer::Weight;
 use crate::ggml::custom::Call;
 use crate::ggml::custom::Split;
+use crate::ggml::custom::Taken;
 use crate::ggml::graph::GraphBuilder;
 use crate::ggml::tensor::DType;
 use crate::ggml::tensor::Tensor;
@@ -31,6 +32,8 @@ use crate::ggml::tensor::Tensor;
 const TILE: usize = 16;
 /// Activations, in values, that stay in a core's own cache while the weight passes.
 const CHUNK: usize = 512 << 10;
+/// Most rows of activations for which memory is what a weight waits for.
+const FEW: usize = 4;
 
 impl GraphBuilder {
     /// Multiplies a weight `[k, n]` with tokens `[k, m]`, which gives `[n, m]`.
@@ -63,7 +66,7 @@ impl GraphBuilder {
             Some(_) => Format::of(weight.dtype()),
             None => weight.kernel_bytes().and_then(|_| Format::of_packed(weight.dtype())),
         };
-        format.filter(|format| format.group_bytes(k).is_some())
+        format.filter(|format| format.row_bytes(k).is_some())
     }
 }
 
@@ -75,18 +78,22 @@ struct Tiles<const M: usize> {
 }
 
 impl<const M: usize> Tiles<M> {
-    fn new(x: &[f32], k: usize, first_row: usize) -> Self {
-        Self::reusing(Vec::new(), x, k, first_row)
+    fn new(x: &[f32], (k, format): (usize, Format), first_row: usize) -> Self {
+        Self::reusing(Vec::new(), x, (k, format), first_row)
     }
 
-    fn reusing(mut blocks: Vec<Block<M>>, x: &[f32], k: usize, first_row: usize) -> Self {
+    fn reusing(
+        mut blocks: Vec<Block<M>>,
+        x: &[f32],
+        (k, format): (usize, Format),
+        first_row: usize,
+    ) -> Self {
         let n_blocks = k / BLOCK;
         let n_tiles = (x.len() / k).div_ceil(M);
-        blocks.clear();
         blocks.resize(n_tiles * n_blocks, Block::EMPTY);
         for (i, row) in x.chunks_exact(k).enumerate() {
             let tile = &mut blocks[i / M * n_blocks..][..n_blocks];
-            quantize(row, i % M, tile);
+            quantize(row, i % M, format, tile);
         }
         Self { blocks, n_blocks, first_row }
     }
@@ -137,19 +144,20 @@ thread_local! {
 }
 
 impl Rounded {
-    fn new(x: &[f32], k: usize, first_row: usize) -> Self {
+    fn new(x: &[f32], (k, format): (usize, Format), first_row: usize) -> Self {
         let (whole, rest) = x.split_at(x.len() / k / TILE * TILE * k);
         let last_row = first_row + whole.len() / k;
+        let form = (k, format);
         let last = match rest.len() / k {
             0 => None,
-            1 => Some(Last::One(Tiles::reusing(SPARE.take(), rest, k, last_row))),
-            2 => Some(Last::Two(Tiles::new(rest, k, last_row))),
-            3..=4 => Some(Last::Four(Tiles::new(rest, k, last_row))),
-            5..=8 => Some(Last::Eight(Tiles::new(rest, k, last_row))),
-            9..=12 => Some(Last::Twelve(Tiles::new(rest, k, last_row))),
-            _ => Some(Last::Whole(Tiles::new(rest, k, last_row))),
+            1 => Some(Last::One(Tiles::reusing(SPARE.take(), rest, form, last_row))),
+            2 => Some(Last::Two(Tiles::new(rest, form, last_row))),
+            3..=4 => Some(Last::Four(Tiles::new(rest, form, last_row))),
+            5..=8 => Some(Last::Eight(Tiles::new(rest, form, last_row))),
+            9..=12 => Some(Last::Twelve(Tiles::new(rest, form, last_row))),
+            _ => Some(Last::Whole(Tiles::new(rest, form, last_row))),
         };
-        let whole = (!whole.is_empty()).then(|| Tiles::new(whole, k, first_row));
+        let whole = (!whole.is_empty()).then(|| Tiles::new(whole, form, first_row));
         Self { whole, last }
     }
 
@@ -178,35 +186,36 @@ impl Drop for Rounded {
 /// Multiplies rows of the weight, as this thread gets them, with rows of activations.
 fn multiply(bytes: &[u8], format: Format, k: usize, call: &mut Call<'_>) {
     let x = call.f32(0);
-    let group_bytes = bytes.len() / call.row_len * GROUP;
-    let group = |column: usize| &bytes[column / GROUP * group_bytes..][..group_bytes];
+    let row_bytes = bytes.len() / call.row_len;
+    let part = |own: &Taken| Part {
+        bytes,
+        row_bytes,
+        first: own.columns().start,
+        n_groups: own.columns().len() / GROUP,
+        apart: own.rows().len() <= FEW && format != Format::Q4_0Packed,
+    };
     let mut rounded: Option<(Range<usize>, Rounded)> = None;
     let mut following = call.take();
     while let Some(mut own) = following.take() {
-        let (rows, columns) = (own.rows(), own.columns());
+        let (rows, part_of) = (own.rows(), part(&own));
         let (_, rounded) = match rounded.take_if(|r| r.0 == rows) {
             Some(same) => rounded.insert(same),
             None => {
                 // Memory works while this rounds.
-                ask_for(group(columns.start));
+                part_of.ask_for_start();
                 let x = &x[rows.start * k..rows.end * k];
-                rounded.insert((rows.clone(), Rounded::new(x, k, rows.start)))
+                rounded.insert((rows.clone(), Rounded::new(x, (k, format), rows.start)))
             }
         };
-        for column in columns.clone().step_by(GROUP) {
-            let is_last = column + GROUP >= columns.end;
-            if is_last {
+        for group in 0..part_of.n_groups {
+            if group + 1 == part_of.n_groups {
                 following = call.take();
+                following.iter().for_each(|following| part(following).ask_for_start());
             }
-            let next = match &following {
-                Some(following) => group(following.columns().start),
-                None if is_last => group(column),
-                None => group(column + GROUP),
-            };
             for tiles in rounded.tiles() {
-                tiles.multiply((group(column), next), format, &mut |row, sums| {
+                tiles.multiply(part_of.group(group), format, &mut |row, sums| {
                     if row < rows.end {
-                        own.put(row, column, sums);
+                        part_of.put(&mut own, row, group, sums);
                     }
                 });
             }

@@ -62,12 +62,11 @@ impl<const PACKED: bool> Read<1> for Q4_0<PACKED> {
 
     unsafe fn head(_at: *const u8, _stride: usize) {}
 
-    #[target_feature(enable = "avx512f,avx512bw,f16c")]
-    #[inline]
+    #[inline(always)]
     unsafe fn parts(_head: &(), at: *const u8, stride: usize, _step: usize) -> [Part; 1] {
-        // SAFETY: by the caller's promise.
-        let ([first, second], scale) = unsafe {
-            match PACKED {
+        // SAFETY: see `Read`.
+        unsafe {
+            let ([first, second], scale) = match PACKED {
                 true => {
                     let codes = at.add(2 * GROUP);
                     let codes = [codes, codes.add(64)].map(|at| _mm512_loadu_si512(at.cast()));
@@ -77,10 +76,10 @@ impl<const PACKED: bool> Read<1> for Q4_0<PACKED> {
                     (codes, spread(&at.cast::<[u16; GROUP]>().read_unaligned()))
                 }
                 false => (words16(at.add(2), stride), halves(at, stride)),
-            }
-        };
-        let codes = [low(first), low(second), high(first), high(second)];
-        [Part { codes, scale, ..one() }]
+            };
+            let codes = [low(first), low(second), high(first), high(second)];
+            [Part { codes, scale, ..one() }]
+        }
     }
 }
 
@@ -93,14 +92,15 @@ impl Read<1> for Q8_0 {
 
     unsafe fn head(_at: *const u8, _stride: usize) {}
 
-    #[target_feature(enable = "avx512f,avx512bw,f16c")]
-    #[inline]
+    #[inline(always)]
     unsafe fn parts(_head: &(), at: *const u8, stride: usize, _step: usize) -> [Part; 1] {
-        // SAFETY: by the caller's promise.
-        let (codes, scale) = unsafe { (words32(at.add(2), stride), halves(at, stride)) };
-        let turned = _mm512_set1_epi8(0x80_u8 as i8);
-        let codes = codes.map(|v| _mm512_xor_si512(v, turned));
-        [Part { codes, scale, ..one() }]
+        // SAFETY: see `Read`.
+        unsafe {
+            let (codes, scale) = (words32(at.add(2), stride), halves(at, stride));
+            let turned = _mm512_set1_epi8(0x80_u8 as i8);
+            let codes = codes.map(|v| _mm512_xor_si512(v, turned));
+            [Part { codes, scale, ..one() }]
+        }
     }
 }
 
@@ -109,27 +109,30 @@ pub(super) struct TQ2_0;
 
 impl Read<4> for TQ2_0 {
     const FORMAT: Format = Format::TQ2_0;
-    const TIMES: [i16; 4] = [1, 4, 16, 64];
     type Head = [__m512; 4];
 
-    #[target_feature(enable = "avx512f,avx512bw,f16c")]
-    #[inline]
+    #[inline(always)]
     unsafe fn head(at: *const u8, stride: usize) -> [__m512; 4] {
-        // SAFETY: by the caller's promise.
-        let scale = unsafe { halves(at.add(64), stride) };
-        // Codes stay where they are in their byte.
-        each(Self::TIMES, |times| _mm512_mul_ps(scale, _mm512_set1_ps(1.0 / f32::from(times))))
+        // SAFETY: see `Read`.
+        unsafe {
+            let scale = halves(at.add(64), stride);
+            // Codes stay where they are in their byte.
+            each([0, 1, 2, 3], |b| {
+                _mm512_mul_ps(scale, _mm512_set1_ps(1.0 / f32::from(Self::FORMAT.times(b))))
+            })
+        }
     }
 
-    #[target_feature(enable = "avx512f,avx512bw,f16c")]
-    #[inline]
+    #[inline(always)]
     unsafe fn parts(head: &[__m512; 4], at: *const u8, stride: usize, step: usize) -> [Part; 4] {
-        // SAFETY: by the caller's promise.
-        let words = unsafe { words32(at.add(32 * step), stride) };
-        each([0, 1, 2, 3], |p| {
-            let mask = _mm512_set1_epi8(3 << (2 * p));
-            Part { codes: each(words, |v| _mm512_and_si512(v, mask)), scale: head[p], ..one() }
-        })
+        // SAFETY: see `Read`.
+        unsafe {
+            let words = words32(at.add(32 * step), stride);
+            each([0, 1, 2, 3], |p| {
+                let mask = _mm512_set1_epi8(3 << (2 * p));
+                Part { codes: each(words, |v| _mm512_and_si512(v, mask)), scale: head[p], ..one() }
+            })
+        }
     }
 }
 
@@ -148,40 +151,42 @@ impl Read<4> for Q3K {
     /// Scales, four to a number; the factor of a block; the highest bits of its codes.
     type Head = ([__m512i; 4], __m512, [__m512i; 4]);
 
-    #[target_feature(enable = "avx512f,avx512bw,f16c")]
-    #[inline]
+    #[inline(always)]
     unsafe fn head(at: *const u8, stride: usize) -> Self::Head {
-        // SAFETY: by the caller's promise.
-        let (bits, [a, b, tops, factor]) =
-            unsafe { (words32(at, stride), numbers16::<2>(at.add(94), stride)) };
-        let scales = [
-            _mm512_or_si512(low(a), moved(tops, 0, 4, 0x30)),
-            _mm512_or_si512(low(b), moved(tops, 2, 4, 0x30)),
-            _mm512_or_si512(high(a), moved(tops, 4, 4, 0x30)),
-            _mm512_or_si512(high(b), moved(tops, 6, 4, 0x30)),
-        ];
-        (each(scales, |v| _mm512_sub_epi8(v, _mm512_set1_epi8(32))), low_half(factor), bits)
+        // SAFETY: see `Read`.
+        unsafe {
+            let (bits, [a, b, tops, factor]) =
+                (words32(at, stride), numbers16::<2>(at.add(94), stride));
+            let scales = [
+                _mm512_or_si512(low(a), moved(tops, 0, 4, 0x30)),
+                _mm512_or_si512(low(b), moved(tops, 2, 4, 0x30)),
+                _mm512_or_si512(high(a), moved(tops, 4, 4, 0x30)),
+                _mm512_or_si512(high(b), moved(tops, 6, 4, 0x30)),
+            ];
+            (each(scales, |v| _mm512_sub_epi8(v, _mm512_set1_epi8(32))), low_half(factor), bits)
+        }
     }
 
-    #[target_feature(enable = "avx512f,avx512bw,f16c")]
-    #[inline]
+    #[inline(always)]
     unsafe fn parts(head: &Self::Head, at: *const u8, stride: usize, step: usize) -> [Part; 4] {
-        let (scales, factor, bits) = head;
-        // SAFETY: by the caller's promise.
-        let words = unsafe { words32(at.add(32 + 32 * step), stride) };
-        let bits = each(*bits, |v| down(v, 4 * step));
-        each([0, 1, 2, 3], |p| {
-            let i = 4 * step + p;
-            let code = |w: usize| {
-                _mm512_or_si512(moved(words[w], 2 * p, 0, 0x03), moved(bits[w], p, 2, 0x04))
-            };
-            Part {
-                codes: [code(0), code(1), code(2), code(3)],
-                scale: *factor,
-                times: pair(scales[i / 2], [0, 4, 8, 12], i % 2 * 2),
-                ..one()
-            }
-        })
+        // SAFETY: see `Read`.
+        unsafe {
+            let (scales, factor, bits) = head;
+            let words = words32(at.add(32 + 32 * step), stride);
+            let bits = each(*bits, |v| down(v, 4 * step));
+            each([0, 1, 2, 3], |p| {
+                let i = 4 * step + p;
+                let code = |w: usize| {
+                    _mm512_or_si512(moved(words[w], 2 * p, 0, 0x03), moved(bits[w], p, 2, 0x04))
+                };
+                Part {
+                    codes: [code(0), code(1), code(2), code(3)],
+                    scale: *factor,
+                    times: pair(scales[i / 2], [0, 4, 8, 12], i % 2 * 2),
+                    ..one()
+                }
+            })
+        }
     }
 }
 
@@ -192,23 +197,23 @@ impl Read<2> for Q4K {
     const FORMAT: Format = Format::Q4K;
     type Head = Packed;
 
-    #[target_feature(enable = "avx512f,avx512bw,f16c")]
-    #[inline]
+    #[inline(always)]
     unsafe fn head(at: *const u8, stride: usize) -> Packed {
-        // SAFETY: by the caller's promise.
+        // SAFETY: see `Read`.
         unsafe { with_minima(at, stride) }
     }
 
-    #[target_feature(enable = "avx512f,avx512bw,f16c")]
-    #[inline]
+    #[inline(always)]
     unsafe fn parts(head: &Packed, at: *const u8, stride: usize, step: usize) -> [Part; 2] {
-        // SAFETY: by the caller's promise.
-        let words = unsafe { words32(at.add(16 + 32 * step), stride) };
-        let part = |p: usize, codes| {
-            let (scale, minimum) = scale_and_minimum(head, 2 * step + p);
-            Part { codes, scale, minimum, ..one() }
-        };
-        [part(0, each(words, |v| low(v))), part(1, each(words, |v| high(v)))]
+        // SAFETY: see `Read`.
+        unsafe {
+            let words = words32(at.add(16 + 32 * step), stride);
+            let part = |p: usize, codes| {
+                let (scale, minimum) = scale_and_minimum(head, 2 * step + p);
+                Part { codes, scale, minimum, ..one() }
+            };
+            [part(0, each(words, |v| low(v))), part(1, each(words, |v| high(v)))]
+        }
     }
 }
 
@@ -219,26 +224,26 @@ impl Read<2> for Q5K {
     const FORMAT: Format = Format::Q5K;
     type Head = (Packed, [__m512i; 4]);
 
-    #[target_feature(enable = "avx512f,avx512bw,f16c")]
-    #[inline]
+    #[inline(always)]
     unsafe fn head(at: *const u8, stride: usize) -> Self::Head {
-        // SAFETY: by the caller's promise.
+        // SAFETY: see `Read`.
         unsafe { (with_minima(at, stride), words32(at.add(16), stride)) }
     }
 
-    #[target_feature(enable = "avx512f,avx512bw,f16c")]
-    #[inline]
+    #[inline(always)]
     unsafe fn parts(head: &Self::Head, at: *const u8, stride: usize, step: usize) -> [Part; 2] {
-        let (packed, bits) = head;
-        // SAFETY: by the caller's promise.
-        let words = unsafe { words32(at.add(48 + 32 * step), stride) };
-        let bits = each(*bits, |v| down(v, 2 * step));
-        let part = |p: usize, codes: [__m512i; 4]| {
-            let (scale, minimum) = scale_and_minimum(packed, 2 * step + p);
-            let code = |w: usize| _mm512_or_si512(codes[w], moved(bits[w], p, 4, 0x10));
-            Part { codes: [code(0), code(1), code(2), code(3)], scale, minimum, ..one() }
-        };
-        [part(0, each(words, |v| low(v))), part(1, each(words, |v| high(v)))]
+        // SAFETY: see `Read`.
+        unsafe {
+            let (packed, bits) = head;
+            let words = words32(at.add(48 + 32 * step), stride);
+            let bits = each(*bits, |v| down(v, 2 * step));
+            let part = |p: usize, codes: [__m512i; 4]| {
+                let (scale, minimum) = scale_and_minimum(packed, 2 * step + p);
+                let code = |w: usize| _mm512_or_si512(codes[w], moved(bits[w], p, 4, 0x10));
+                Part { codes: [code(0), code(1), code(2), code(3)], scale, minimum, ..one() }
+            };
+            [part(0, each(words, |v| low(v))), part(1, each(words, |v| high(v)))]
+        }
     }
 }
 
@@ -249,38 +254,36 @@ impl Read<4> for Q6K {
     const FORMAT: Format = Format::Q6K;
     type Head = ([__m512i; 2], __m512);
 
-    #[target_feature(enable = "avx512f,avx512bw,f16c")]
-    #[inline]
+    #[inline(always)]
     unsafe fn head(at: *const u8, stride: usize) -> Self::Head {
-        // SAFETY: by the caller's promise.
+        // SAFETY: see `Read`.
         unsafe { (words16(at.add(192), stride), halves(at.add(208), stride)) }
     }
 
-    #[target_feature(enable = "avx512f,avx512bw,f16c")]
-    #[inline]
+    #[inline(always)]
     unsafe fn parts(head: &Self::Head, at: *const u8, stride: usize, step: usize) -> [Part; 4] {
-        let (scales, factor) = (head.0[step], head.1);
-        // SAFETY: by the caller's promise.
-        let (even, odd, tops) = unsafe {
+        // SAFETY: see `Read`.
+        unsafe {
+            let (scales, factor) = (head.0[step], head.1);
             let at_low = at.add(64 * step);
+            let (even, odd) = (words32(at_low, stride), words32(at_low.add(32), stride));
             let tops = words32(at.add(128 + 32 * step), stride);
-            (words32(at_low, stride), words32(at_low.add(32), stride), tops)
-        };
-        let part = |p: usize, codes: [__m512i; 4]| {
-            let code = |w: usize| _mm512_or_si512(codes[w], moved(tops[w], 2 * p, 4, 0x30));
-            Part {
-                codes: [code(0), code(1), code(2), code(3)],
-                scale: factor,
-                times: pair(scales, [0, 0, 8, 8], 2 * p),
-                ..one()
-            }
-        };
-        [
-            part(0, each(even, |v| low(v))),
-            part(1, each(odd, |v| low(v))),
-            part(2, each(even, |v| high(v))),
-            part(3, each(odd, |v| high(v))),
-        ]
+            let part = |p: usize, codes: [__m512i; 4]| {
+                let code = |w: usize| _mm512_or_si512(codes[w], moved(tops[w], 2 * p, 4, 0x30));
+                Part {
+                    codes: [code(0), code(1), code(2), code(3)],
+                    scale: factor,
+                    times: pair(scales, [0, 0, 8, 8], 2 * p),
+                    ..one()
+                }
+            };
+            [
+                part(0, each(even, |v| low(v))),
+                part(1, each(odd, |v| low(v))),
+                part(2, each(even, |v| high(v))),
+                part(3, each(odd, |v| high(v))),
+            ]
+        }
     }
 }
 

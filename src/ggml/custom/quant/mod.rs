@@ -1,8 +1,8 @@
 //! Products of quantised weights with tokens, on kernels of our own.
 //!
 //! In: a weight in the mapping, in one of the formats of [`format`], and rows of f32.
-//! Out: rows of f32. [`activations`] rounds tokens, [`portable`] says what is computed, [`avx512`]
-//! computes it fast, and [`linear`] is the way in.
+//! Out: rows of f32. [`linear`] is the way in; [`activations`] rounds tokens, [`rows`] says which
+//! rows of a weight are taken together, [`portable`] what is computed, and [`avx512`] does it fast.
 
 mod activations;
 #[cfg(target_arch = "x86_64")]
@@ -12,9 +12,11 @@ mod linear;
 #[cfg(target_arch = "x86_64")]
 mod load;
 mod portable;
+mod rows;
 
 use activations::Block;
 use format::Format;
+use rows::Rows;
 
 use crate::ggml::tensor::DType;
 
@@ -41,9 +43,6 @@ pub(in crate::ggml) fn wants_plain(dtype: DType) -> bool {
     multiplies(dtype) && Format::of_packed(dtype).is_none()
 }
 
-/// Eight rows of a weight, and as many that will be wanted next.
-type Rows<'a> = (&'a [u8], &'a [u8]);
-
 /// Asks memory for what will be wanted next, where the processor can be told.
 #[inline]
 pub fn ask_for(bytes: &[u8]) {
@@ -64,5 +63,5 @@ fn product<const M: usize>(
     if avx512::is_available() {
         return avx512::product(weight, format, blocks, out);
     }
-    portable::product(weight.0, format, blocks, out);
+    portable::product(weight, format, blocks, out);
 }

@@ -6,6 +6,7 @@
 //! are computed together.
 
 use super::GROUP;
+use super::Rows;
 use super::activations::BLOCK;
 use super::activations::Block;
 use super::format::Format;
@@ -24,17 +25,16 @@ pub(super) struct Part {
 
 /// See [`super::product`].
 pub(super) fn product<const M: usize>(
-    weight: &[u8],
+    weight: Rows<'_>,
     format: Format,
     blocks: &[Block<M>],
     out: &mut [[f32; GROUP]; M],
 ) {
-    let n = format.group_bytes(blocks.len() * BLOCK);
-    assert!(n == Some(weight.len()), "eight whole rows");
+    weight.check(format, blocks.len());
     let mut sums = [[[0.0; 2]; GROUP]; M];
     for (b, block) in blocks.iter().enumerate() {
         for row in 0..GROUP {
-            let part = part(weight, format, row, b, blocks.len());
+            let part = part(weight, format, row, b);
             for (m, sums) in sums.iter_mut().enumerate() {
                 for (lane, sum) in sums[row].iter_mut().enumerate() {
                     let value = lane_value(format, &part, block, m, lane);
@@ -57,33 +57,29 @@ fn lane_value<const M: usize>(
     lane: usize,
 ) -> f32 {
     let zero = i32::from(format.zero());
-    let sums = block.sums[m];
-    let half = |h: usize| {
-        let mut whole = -zero * i32::from(sums[2 * lane + h]);
-        for j in (16 * h..16 * h + 16).filter(|j| j / 4 % 2 == lane) {
-            whole += i32::from(part.codes[j]) * i32::from(block.bytes[m][j]);
-        }
-        whole
+    let sum = |h: usize, value: &dyn Fn(usize) -> i32| -> i32 {
+        let own = (16 * h..16 * h + 16).filter(|j| j / 4 % 2 == lane);
+        own.map(|j| value(j) * i32::from(block.bytes[m][j])).sum()
     };
+    let half = |h: usize| sum(h, &|j| i32::from(part.codes[j]) - zero);
     let both = (half(0) * part.times[0] + half(1) * part.times[1]) as f32 * part.scale;
     match format.kind() {
         Kind::One | Kind::Two => both,
         Kind::Minimum => {
-            let sum = -i32::from(sums[2 * lane]) - i32::from(sums[2 * lane + 1]);
-            (sum as f32).mul_add(part.minimum, both)
+            let sum = sum(0, &|_| 1) + sum(1, &|_| 1);
+            (-(sum as f32)).mul_add(part.minimum, both)
         }
     }
 }
 
 /// Returns the 32 codes number `b` of row `row` of eight.
-pub(super) fn part(weight: &[u8], format: Format, row: usize, b: usize, n_parts: usize) -> Part {
+pub(super) fn part(weight: Rows<'_>, format: Format, row: usize, b: usize) -> Part {
     let (len, bytes) = format.block();
     let (block, i) = (b / (len / BLOCK), b % (len / BLOCK));
     if format == Format::Q4_0Packed {
-        return q4_0(&unpacked(&weight[block * bytes * GROUP..], row));
+        return q4_0(&unpacked(&weight.bytes[block * bytes * GROUP..], row));
     }
-    let row_bytes = n_parts / (len / BLOCK) * bytes;
-    let at = &weight[row * row_bytes + block * bytes..][..bytes];
+    let at = &weight.bytes[row * weight.stride + block * bytes..][..bytes];
     match format {
         Format::Q4_0 | Format::Q4_0Packed => q4_0(at),
         Format::Q8_0 => one(std::array::from_fn(|j| at[2 + j] ^ 0x80), half(at)),
@@ -195,10 +191,11 @@ mod tests {
         ] {
             let format = Format::of(dtype).unwrap();
             let weight = quantize(dtype, &values, k).unwrap();
-            assert_eq!(format.group_bytes(k), Some(weight.len()), "{dtype}");
+            assert_eq!(format.row_bytes(k), Some(weight.len() / GROUP), "{dtype}");
+            let rows = Rows { bytes: &weight, stride: weight.len() / GROUP, ahead: 0 };
             let want = dequantize(dtype, &weight, GROUP * k).unwrap();
             for (i, want) in want.iter().enumerate() {
-                let part = part(&weight, format, i / k, i % k / BLOCK, k / BLOCK);
+                let part = part(rows, format, i / k, i % k / BLOCK);
                 let j = i % BLOCK;
                 let code = f32::from(i16::from(part.codes[j]) - format.zero());
                 let scale = part.times[j / 16] as f32 * part.scale;
