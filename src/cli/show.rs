@@ -17,6 +17,7 @@ use culet::model::memory;
 use culet::model::memory::KvShape;
 use culet::model::memory::KvSize;
 use culet::model::memory::bytes_text;
+use culet::session::SessionOptions;
 use serde_json::Map;
 use serde_json::Value;
 use serde_json::json;
@@ -24,8 +25,6 @@ use serde_json::json;
 use crate::cli::model::KvKind;
 use crate::cli::print;
 
-/// Tokens of a prompt that are computed at once, which sliding layers keep besides their window.
-const BATCH_TOKENS: usize = 512;
 /// Most characters of a metadata value that are shown.
 const VALUE_CHARS: usize = 60;
 
@@ -234,7 +233,9 @@ fn plan(gguf: &Gguf, h: &HParams, args: &Args) -> Result<Plan> {
         return Err(Error::input(format!("--ctx is {n}; this model takes 1 to {most}")));
     }
     let dtype = TensorType::from_id(args.kv.dtype().id()).expect("cache types are known");
-    let shape = KvShape { n_ctx: args.ctx, n_batch: BATCH_TOKENS, dtype };
+    // Sliding layers keep a batch besides their window.
+    let n_batch = SessionOptions::default().n_batch;
+    let shape = KvShape { n_ctx: args.ctx, n_batch, dtype };
     Ok(Plan {
         kv: memory::kv_size(h, &shape)?,
         compute_bytes: memory::compute_bytes(h, &shape),
@@ -275,7 +276,7 @@ fn memory_text(plan: &Plan, weight_bytes: u64, args: &Args) -> String {
     text.push_str(&row("weights", plan.read_bytes, "mapped from the file, shared"));
     text.push_str(&row("cache, full layers", kv.full_bytes, &per_token));
     text.push_str(&row("cache, sliding layers", kv.sliding_bytes, "whatever the context"));
-    let batch = format!("at most, for {BATCH_TOKENS} tokens at once");
+    let batch = format!("at most, for {} tokens at once", SessionOptions::default().n_batch);
     text.push_str(&row("intermediate values", plan.compute_bytes, &batch));
     text.push_str(&row("in all", plan.total_bytes(), "what --memory counts"));
     if table_bytes > 0 {

@@ -24,6 +24,7 @@ use culet::gguf::Mapping;
 use culet::model::HParams;
 use culet::model::packed::KEY_LAYOUT;
 use culet::model::packed::KEY_TENSORS;
+use serde_json::json;
 
 use crate::npy::relative_error;
 
@@ -204,6 +205,33 @@ fn multiply_adds(h: &HParams, n: usize) -> usize {
         of_keys * keys + of_rest * (attention + rest)
     });
     layers.sum::<usize>() + h.n_vocab * h.n_embd
+}
+
+#[test]
+fn batches_and_caches_are_chosen_and_told() {
+    let folder = Folder::new("choices");
+    let model = folder.model("q4_0");
+    let measured = |more: &[&str]| -> serde_json::Value {
+        let sizes = ["--prefill", "40", "--depths", "32", "--repeat", "1", "--threads", "1"];
+        let model = ["bench", "--model", model.to_str().unwrap(), "--json"];
+        serde_json::from_str(&succeed(&[&model[..], &sizes, more].concat())).unwrap()
+    };
+    let value = |document: &serde_json::Value, case: &str| {
+        let mut rows = document["rows"].as_array().unwrap().iter();
+        rows.find(|r| r["case"] == case).unwrap()["culet"].as_f64().unwrap()
+    };
+    let (plain, chosen) = (measured(&[]), measured(&["--batch", "16", "--kv", "q8_0"]));
+    assert_eq!([&plain["machine"]["batch"], &plain["machine"]["kv"]], [&json!(512), &json!("f16")]);
+    assert_eq!(
+        [&chosen["machine"]["batch"], &chosen["machine"]["kv"]],
+        [&json!(16), &json!("q8_0")]
+    );
+    let ratio = value(&chosen, "token_cache_mib") / value(&plain, "token_cache_mib");
+    assert!((ratio - 34.0 / 64.0).abs() < 1e-3, "{ratio}");
+    // The cost of a prompt does not depend on the batches it is computed in.
+    assert_eq!(value(&chosen, "prompt_mega_ops"), value(&plain, "prompt_mega_ops"));
+    let both = culet(&["bench", "--peer", "--kv", "q8_0"]);
+    assert_eq!(both.status.code(), Some(2));
 }
 
 #[test]

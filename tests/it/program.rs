@@ -156,6 +156,25 @@ fn text_goes_to_stdout_and_timings_to_stderr() {
 }
 
 #[test]
+fn a_second_v_tells_where_the_time_went() {
+    let profile = |v: &'static str| {
+        let output = culet(&["run", "Hello", "--greedy", "-n", "3", v]);
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    let table = profile("-vv");
+    let whole = table.lines().find(|l| l.contains("ms in operations")).expect("a sum");
+    assert!(whole.starts_with("culet::profile: "), "{whole}");
+    let row = |part: &str| table.lines().find(|l| l.starts_with(part)).map(str::to_owned);
+    for part in ["decoder, rows together: ", "decoder, one row: "] {
+        let row = row(part).unwrap_or_else(|| panic!("{part} is missing in {table}"));
+        let share = row.split('%').next().and_then(|l| l.rsplit(' ').find(|w| !w.is_empty()));
+        assert!(share.unwrap().parse::<f64>().unwrap() <= 100.0, "{row}");
+    }
+    assert!(row("  linear").is_some(), "{table}");
+    assert!(!profile("-v").contains("ms in operations"));
+}
+
+#[test]
 fn pictures_and_sounds_are_counted() {
     let words = |extra: &[&'static str]| -> Vec<&'static str> {
         let mut words = vec!["run", "-m", MEDIA, "--json", "-n", "2", "--greedy", "-t", "1"];

@@ -6,6 +6,7 @@
 use std::ops::Range;
 
 use culet::decoder::KvCache;
+use culet::ggml::DType;
 use culet::gguf::Gguf;
 use culet::gguf::TensorInfo;
 use culet::model::HParams;
@@ -20,6 +21,8 @@ use crate::cli::system;
 pub(super) struct Machine {
     pub(super) cpu: String,
     pub(super) n_threads: usize,
+    pub(super) n_batch: usize,
+    pub(super) kv: DType,
     pub(super) model: String,
     /// `cpu`, or the GPU's short name.
     pub(super) backend: String,
@@ -34,6 +37,8 @@ impl Machine {
             "os": std::env::consts::OS,
             "cores": std::thread::available_parallelism().ok().map(usize::from),
             "threads": self.n_threads,
+            "batch": self.n_batch,
+            "kv": self.kv.to_string(),
             "memory_mib": proc_mib("/proc/meminfo", "MemTotal:"),
             "load": load(),
             "backend": self.backend,
@@ -45,8 +50,13 @@ impl Machine {
     /// Returns it in a few lines.
     pub(super) fn text(&self) -> String {
         let load = load().map(|l| format!(", load {l}")).unwrap_or_default();
-        let (cpu, n, backend, model) = (&self.cpu, self.n_threads, &self.backend, &self.model);
-        format!("{cpu}, {n} threads, backend {backend}{load}\n{model}\n")
+        let (cpu, n, backend) = (&self.cpu, self.n_threads, &self.backend);
+        format!("{cpu}, {n} threads, backend {backend}{load}\n{}\n", self.described())
+    }
+
+    /// Returns the model and how it is run.
+    pub(super) fn described(&self) -> String {
+        format!("{}, batches of {}, cache {}", self.model, self.n_batch, self.kv)
     }
 }
 

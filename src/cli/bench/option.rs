@@ -5,6 +5,7 @@
 use std::path::PathBuf;
 
 use crate::cli::model::GpuArgs;
+use crate::cli::model::KvKind;
 use crate::cli::run::parse_budget;
 
 /// What `bench` is told.
@@ -50,6 +51,14 @@ pub(crate) struct Args {
     /// Tokens before an answer
     #[arg(long, value_name = "N,..", value_delimiter = ',', default_value = "0,2048,8192")]
     pub(super) depths: Vec<usize>,
+    /// Most tokens of a prompt that are computed together
+    #[arg(long, value_name = "N", default_value = "512", conflicts_with_all = ["voice", "soak"])]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=8192))]
+    pub(super) batch: u32,
+    /// Type of cached keys and values
+    #[arg(long, value_enum, default_value = "f16")]
+    #[arg(conflicts_with_all = ["peer", "voice", "soak"])]
+    pub(super) kv: KvKind,
     /// Budgets of pictures, in soft tokens: 70, 140, 280, 560, 1120
     #[arg(long, value_name = "N,..", value_delimiter = ',', default_value = "280")]
     #[arg(value_parser = parse_budget)]

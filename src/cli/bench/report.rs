@@ -269,7 +269,7 @@ pub(super) fn write_csv(path: &Path, machine: &Machine, rows: &[Row]) -> Result<
             machine.backend.clone(),
             quoted(&machine.cpu),
             machine.n_threads.to_string(),
-            quoted(&machine.model),
+            quoted(&machine.described()),
             if r.case.is_cold() { "cold" } else { "warm" }.to_owned(),
             r.case.name().to_owned(),
             count(r.n),

@@ -43,7 +43,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
         None => everything(&subject, &wanted, &mut progress)?,
     };
     progress.clear();
-    let machine = machine(&engine, wanted.n_threads)?;
+    let machine = machine(&engine, &wanted)?;
     if let Some(path) = &args.csv {
         report::write_csv(path, &machine, &rows)?;
     }
@@ -82,6 +82,8 @@ fn wanted(args: &Args) -> Wanted {
         depths: args.depths.clone(),
         pictures: args.pictures.clone(),
         n_repeat: usize::from(args.repeat),
+        n_batch: args.batch as usize,
+        kv: args.kv.dtype(),
     }
 }
 
@@ -141,7 +143,7 @@ fn everything(subject: &Subject, wanted: &Wanted, progress: &mut Progress) -> Re
     Ok((engine, rows))
 }
 
-fn machine(engine: &Engine, n_threads: usize) -> Result<Machine> {
+fn machine(engine: &Engine, wanted: &Wanted) -> Result<Machine> {
     let types = memory::types(engine.file().tensors());
     let types: Vec<String> = types.iter().map(|t| t.0.to_string()).collect();
     let backend = &engine.options().backend;
@@ -151,7 +153,9 @@ fn machine(engine: &Engine, n_threads: usize) -> Result<Machine> {
     };
     Ok(Machine {
         cpu: system::cpu(),
-        n_threads,
+        n_threads: wanted.n_threads,
+        n_batch: wanted.n_batch,
+        kv: wanted.kv,
         model: format!("{}, {}, {}", engine.file().name(), engine.variant_name(), types.join(" ")),
         backend: backend.unwrap_or_else(|| "cpu".to_owned()),
     })

@@ -22,7 +22,9 @@ pub(super) use tokens::tokens;
 
 use std::path::PathBuf;
 
+use culet::decoder::KvOptions;
 use culet::engine::EngineOptions;
+use culet::ggml::DType;
 
 /// What is measured, and how it is opened.
 pub(super) struct Subject {
@@ -41,4 +43,15 @@ pub(super) struct Wanted {
     /// Soft tokens of pictures.
     pub(super) pictures: Vec<u32>,
     pub(super) n_repeat: usize,
+    /// Most tokens of a prompt that are computed together.
+    pub(super) n_batch: usize,
+    /// Type of cached keys and values.
+    pub(super) kv: DType,
+}
+
+impl Wanted {
+    /// Returns options of a cache of `n_ctx` tokens.
+    pub(super) fn cache(&self, n_ctx: usize) -> KvOptions {
+        KvOptions { n_ctx, n_batch: self.n_batch.min(n_ctx), dtype: self.kv }
+    }
 }

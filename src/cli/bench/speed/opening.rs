@@ -91,7 +91,7 @@ impl Watch {
 pub(in crate::cli::bench) fn opening(subject: &Subject, wanted: &Wanted) -> Result<Vec<Row>> {
     let start = Memory::now();
     // The first is for warming up, and the only one that answers at length.
-    let (answered, tokens) = open_ours(subject, N_ANSWER)?;
+    let (answered, tokens) = open_ours(subject, wanted, N_ANSWER)?;
     let media = media_memory(subject, wanted, start)?;
     let with_peer = subject.with_peer;
     let open_peer = |n_answer| open_peer(subject, wanted.n_threads, &tokens, n_answer);
@@ -101,7 +101,7 @@ pub(in crate::cli::bench) fn opening(subject: &Subject, wanted: &Wanted) -> Resu
     for i in 0..2 * wanted.n_repeat {
         let wants_cold = i % 2 == 1;
         if !wants_cold || cold(&subject.model)? {
-            samples[i % 2].push(open_ours(subject, 0)?.0);
+            samples[i % 2].push(open_ours(subject, wanted, 0)?.0);
         }
         if with_peer && (!wants_cold || cold(&subject.model)?) {
             peers[i % 2].push(open_peer(0)?);
@@ -163,10 +163,14 @@ fn memory_rows(ours: &Opened, peer: Option<&Opened>) -> [Row; 2] {
     [row(Case::RssAnonMib, |m| m.anon_mib), row(Case::RssFileMib, |m| m.file_mib)]
 }
 
-fn open_ours(subject: &Subject, n_answer: usize) -> Result<(Opened, Vec<TokenId>)> {
+fn open_ours(
+    subject: &Subject,
+    wanted: &Wanted,
+    n_answer: usize,
+) -> Result<(Opened, Vec<TokenId>)> {
     let watch = Watch::start();
     let engine = Engine::open(&subject.model, None, &subject.options)?;
-    let mut ours = Ours::new(engine.decoder(), engine.options(), N_CTX)?;
+    let mut ours = Ours::new(engine.decoder(), engine.options(), wanted.cache(N_CTX))?;
     let tokens = ours.tokens(N_SHORT);
     let opened = watch.answer(&mut ours, &tokens, n_answer)?;
     Ok((opened, tokens))

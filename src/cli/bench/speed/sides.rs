@@ -14,7 +14,6 @@ use culet::decoder::ExecutorOptions;
 use culet::decoder::KvOptions;
 use culet::decoder::Operations;
 use culet::engine::EngineOptions;
-use culet::ggml::DType;
 
 use crate::cli::bench::peer::Timeline;
 use crate::cli::bench::random::Random;
@@ -22,7 +21,6 @@ use crate::cli::bench::report::Case;
 use crate::cli::bench::report::Row;
 use crate::cli::print;
 
-const N_BATCH: usize = 512;
 /// Largest difference of logits, relative to their size, if the best token differs.
 const APART_MAX: f64 = 0.1;
 
@@ -46,10 +44,9 @@ impl Ours {
     pub(super) fn new(
         decoder: &Arc<Decoder>,
         options: &EngineOptions,
-        n_ctx: usize,
+        kv: KvOptions,
     ) -> Result<Self> {
-        let n_ctx = n_ctx.min(decoder.hparams().n_ctx_train);
-        let kv = KvOptions { n_ctx, n_batch: N_BATCH.min(n_ctx), dtype: DType::F16 };
+        let kv = KvOptions { n_ctx: kv.n_ctx.min(decoder.hparams().n_ctx_train), ..kv };
         let options = ExecutorOptions { backend: options.backend.clone(), kv };
         let run = Executor::new(decoder, &options)?;
         Ok(Self { run, random: Random(1) })

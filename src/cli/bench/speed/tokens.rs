@@ -43,7 +43,7 @@ pub(in crate::cli::bench) fn tokens(
     let n_answer = (wanted.n_repeat + 1) * N_DECODE * wanted.depths.len().max(1);
     let n_ctx = longest.max(deepest + n_answer) + N_SPARE;
     let n_ctx = n_ctx.next_multiple_of(256);
-    let ours = Ours::new(engine.decoder(), engine.options(), n_ctx)?;
+    let ours = Ours::new(engine.decoder(), engine.options(), wanted.cache(n_ctx))?;
     let n_ctx = ours.run.kv().n_ctx();
     if longest.max(deepest + n_answer) > n_ctx {
         return Err(Error::input(format!(
