@@ -22,6 +22,10 @@ pub mod text;
 pub mod units;
 pub mod whole;
 
+#[cfg(test)]
+#[path = "../tests/both/random.rs"]
+mod random;
+
 pub use error::Error;
 pub use error::ErrorKind;
 pub use error::Result;

@@ -60,6 +60,8 @@ struct Report {
 
 /// What a session at a context size takes.
 struct Plan {
+    /// Most tokens that are computed together.
+    n_batch: usize,
     kv: KvSize,
     compute_bytes: u64,
     /// Weights that answering reads, the per-layer table aside.
@@ -237,6 +239,7 @@ fn plan(gguf: &Gguf, h: &HParams, args: &Args) -> Result<Plan> {
     let n_batch = SessionOptions::default().n_batch;
     let shape = KvShape { n_ctx: args.ctx, n_batch, dtype };
     Ok(Plan {
+        n_batch,
         kv: memory::kv_size(h, &shape)?,
         compute_bytes: memory::compute_bytes(h, &shape),
         read_bytes: memory::read_bytes(gguf, Some(h)),
@@ -276,7 +279,7 @@ fn memory_text(plan: &Plan, weight_bytes: u64, args: &Args) -> String {
     text.push_str(&row("weights", plan.read_bytes, "mapped from the file, shared"));
     text.push_str(&row("cache, full layers", kv.full_bytes, &per_token));
     text.push_str(&row("cache, sliding layers", kv.sliding_bytes, "whatever the context"));
-    let batch = format!("at most, for {} tokens at once", SessionOptions::default().n_batch);
+    let batch = format!("at most, for {} tokens at once", plan.n_batch);
     text.push_str(&row("intermediate values", plan.compute_bytes, &batch));
     text.push_str(&row("in all", plan.total_bytes(), "what --memory counts"));
     if table_bytes > 0 {

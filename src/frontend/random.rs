@@ -2,10 +2,12 @@
 //! In: `SEED` of the environment, or a fixed seed. Out: the same numbers on every machine.
 //! Invariant: compiled for tests only.
 
-/// A SplitMix64 generator that formats as its seed, so that a failure can be repeated.
+use crate::random::Rng;
+
+/// A generator that formats as its seed, so that a failure can be repeated.
 pub(crate) struct Random {
     seed: u64,
-    state: u64,
+    numbers: Rng,
 }
 
 impl std::fmt::Debug for Random {
@@ -17,20 +19,16 @@ impl std::fmt::Debug for Random {
 impl Random {
     pub(crate) fn from_env() -> Self {
         let seed = std::env::var("SEED").ok().and_then(|s| s.parse().ok()).unwrap_or(20_260_401);
-        Self { seed, state: seed }
+        Self { seed, numbers: Rng(seed) }
     }
 
     pub(crate) fn next(&mut self) -> u64 {
-        self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.state;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
+        self.numbers.next()
     }
 
     /// Returns a number in `0..n`.
     pub(crate) fn below(&mut self, n: usize) -> usize {
-        (self.next() % n as u64) as usize
+        self.numbers.below(n)
     }
 
     /// Returns a number in [-1, 1).

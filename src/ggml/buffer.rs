@@ -24,6 +24,28 @@ pub type Owner = Arc<dyn AsRef<[u8]> + Send + Sync>;
 /// Alignment of host memory in bytes.
 pub(super) const HOST_ALIGN: usize = 64;
 
+/// A copy of bytes that begins where host memory has to.
+pub(super) struct Aligned {
+    bytes: Vec<u8>,
+    first: usize,
+}
+
+impl Aligned {
+    pub(super) fn new(bytes: &[u8]) -> Self {
+        let mut own = vec![0; bytes.len() + HOST_ALIGN];
+        let first = own.as_ptr().align_offset(HOST_ALIGN);
+        own.truncate(first + bytes.len());
+        own[first..].copy_from_slice(bytes);
+        Self { bytes: own, first }
+    }
+}
+
+impl AsRef<[u8]> for Aligned {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes[self.first..]
+    }
+}
+
 /// Where a weight is used from.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Placement {
@@ -346,4 +368,20 @@ fn place_packed(
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+impl Weight {
+    /// Returns a weight of the processor's from bytes of its own.
+    pub(super) fn of(
+        dtype: DType,
+        bytes: &[u8],
+        sides: &[usize],
+        placement: Placement,
+        backend: &Backend,
+    ) -> Self {
+        let (name, shape) = ("w".to_owned(), Shape::new(sides).unwrap());
+        let spec = WeightSpec { name, dtype, shape, offset: 0, placement };
+        map_weights(Arc::new(Aligned::new(bytes)), &[spec], backend).unwrap().remove(0)
+    }
 }

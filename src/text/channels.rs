@@ -533,7 +533,7 @@ mod tests {
 
     use super::*;
     use crate::text::vocabulary::synthetic::Parts;
-    use crate::text::vocabulary::synthetic::Random;
+    use crate::text::vocabulary::synthetic::seeded;
 
     fn tokenizer() -> Tokenizer {
         Tokenizer::new(Parts::new(4).vocabulary()).unwrap()
@@ -683,7 +683,7 @@ mod tests {
             "x",
         ];
         let tokenizer = tokenizer();
-        let mut random = Random::seeded(31);
+        let mut random = seeded(31);
         for _ in 0..10_000 {
             let seed = random.0;
             let mut raw = String::new();
@@ -703,7 +703,7 @@ mod tests {
     #[test]
     fn random_tokens_and_bytes_never_panic() {
         let tokenizer = tokenizer();
-        let mut random = Random::seeded(37);
+        let mut random = seeded(37);
         for _ in 0..10_000 {
             let ids: Vec<TokenId> = (0..random.below(60))
                 .map(|_| match random.below(3) {

@@ -86,9 +86,10 @@ impl std::fmt::Debug for Detokenizer {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::random::Rng;
     use crate::text::vocabulary::Marker;
     use crate::text::vocabulary::synthetic::Parts;
-    use crate::text::vocabulary::synthetic::Random;
+    use crate::text::vocabulary::synthetic::seeded;
 
     fn tokenizer() -> Tokenizer {
         Tokenizer::new(Parts::new(5).vocabulary()).unwrap()
@@ -135,11 +136,11 @@ mod tests {
     #[test]
     fn random_ids_give_the_same_text_streamed_and_whole() {
         let tokenizer = tokenizer();
-        let mut random = Random::seeded(23);
+        let mut random = seeded(23);
         for _ in 0..2000 {
             let seed = random.0;
             let n = random.below(40);
-            let id = |random: &mut Random| TokenId(random.below(tokenizer.n_vocab() + 5) as u32);
+            let id = |random: &mut Rng| TokenId(random.below(tokenizer.n_vocab() + 5) as u32);
             let ids: Vec<TokenId> = (0..n).map(|_| id(&mut random)).collect();
             let mut detokenizer = Detokenizer::new();
             let mut streamed = String::new();

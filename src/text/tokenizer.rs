@@ -352,9 +352,10 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::random::Rng;
     use crate::text::detokenizer::Detokenizer;
     use crate::text::vocabulary::synthetic::Parts;
-    use crate::text::vocabulary::synthetic::Random;
+    use crate::text::vocabulary::synthetic::seeded;
 
     /// Builds the oracle: the `tokenizers` crate with the same pieces and merges.
     fn oracle(
@@ -391,7 +392,7 @@ mod tests {
     const ODDITIES: [&str; 5] = ["👩‍👩‍👧", "e\u{301}", "</s>", "<0x41>", "\u{2581}"];
 
     /// Makes text of words, blanks, rare characters, marker spellings and repeats.
-    fn random_text(random: &mut Random, pieces: &[String]) -> String {
+    fn random_text(random: &mut Rng, pieces: &[String]) -> String {
         let mut text = String::new();
         for _ in 0..random.below(30) {
             match random.below(9) {
@@ -419,7 +420,7 @@ mod tests {
         pieces: &[String],
         n: usize,
     ) {
-        let mut random = Random::seeded(7);
+        let mut random = seeded(7);
         for _ in 0..n {
             let seed = random.0;
             let text = random_text(&mut random, pieces);
@@ -464,7 +465,7 @@ mod tests {
 
     /// Compares decoding with the oracle on `n` runs of random ids, many of them bytes.
     fn compare_decoding(tokenizer: &Tokenizer, oracle: &tokenizers::Tokenizer, n: usize) {
-        let mut random = Random::seeded(9);
+        let mut random = seeded(9);
         for _ in 0..n {
             let seed = random.0;
             let n_ids = random.below(20);
@@ -552,7 +553,7 @@ mod tests {
     fn long_line_without_blanks_is_fast_and_whole() {
         let parts = Parts::new(3);
         let tokenizer = Tokenizer::new(parts.vocabulary()).unwrap();
-        let mut random = Random::seeded(11);
+        let mut random = seeded(11);
         let line: String = (0..1 << 20).map(|_| b"abcdefghij"[random.below(10)] as char).collect();
         let started = Instant::now();
         let ids = tokenizer.encode(&line).unwrap();

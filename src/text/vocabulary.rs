@@ -336,26 +336,12 @@ impl Vocabulary {
 pub(super) mod synthetic {
     use super::*;
 
+    use crate::random::Rng;
+
     /// Numbers from a seed; `SEED` in the environment repeats a run.
-    pub(crate) struct Random(pub(crate) u64);
-
-    impl Random {
-        pub(crate) fn seeded(seed: u64) -> Self {
-            let given = std::env::var("SEED").ok().and_then(|s| s.parse().ok());
-            Self(given.unwrap_or(seed))
-        }
-
-        pub(crate) fn next(&mut self) -> u64 {
-            self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-            let mut z = self.0;
-            z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-            z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-            z ^ (z >> 31)
-        }
-
-        pub(crate) fn below(&mut self, n: usize) -> usize {
-            (self.next() % n as u64) as usize
-        }
+    pub(crate) fn seeded(seed: u64) -> Rng {
+        let given = std::env::var("SEED").ok().and_then(|s| s.parse().ok());
+        Rng(given.unwrap_or(seed))
     }
 
     /// The parts of a small vocabulary with every marker, every byte and random merges.
@@ -368,7 +354,7 @@ pub(super) mod synthetic {
 
     impl Parts {
         pub(crate) fn new(seed: u64) -> Self {
-            let mut random = Random(seed);
+            let mut random = Rng(seed);
             let mut pieces: Vec<String> = Vec::new();
             let mut kinds = Vec::new();
             for marker in Marker::ALL {

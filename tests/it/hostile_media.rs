@@ -17,6 +17,8 @@ use culet::source::image_file;
 use culet::source::pixel_format::PixelFormat;
 use culet::source::pixel_format::frame_of;
 
+use crate::random::Rng;
+
 const CASES_DEFAULT: u64 = 15_000;
 /// Longest that one file may take.
 const CASE_SECONDS_MAX: u64 = 20;
@@ -26,21 +28,6 @@ const SAMPLES_MAX: usize = 4 << 20;
 const FRAMES_MAX: usize = 8;
 /// Most memory that all cases together may have needed at once.
 const RESIDENT_KIB_MAX: u64 = 3 << 20;
-
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, n: usize) -> usize {
-        (self.next() % n.max(1) as u64) as usize
-    }
-}
 
 fn number(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
@@ -59,11 +46,11 @@ fn files(folder: &str, endings: &[&str]) -> Vec<Vec<u8>> {
 }
 
 /// Damages a file in one to eight places, more often near its start.
-fn damaged(files: &[Vec<u8>], random: &mut Random) -> Vec<u8> {
+fn damaged(files: &[Vec<u8>], random: &mut Rng) -> Vec<u8> {
     let mut bytes = files[random.below(files.len())].clone();
     for _ in 0..1 + random.below(8) {
         let reach = if random.below(2) == 0 { bytes.len().min(200) } else { bytes.len() };
-        let at = random.below(reach);
+        let at = random.below(reach.max(1));
         match random.below(9) {
             _ if bytes.is_empty() => bytes.push(random.next() as u8),
             0 | 1 => bytes[at] = random.next() as u8,
@@ -119,7 +106,7 @@ fn attack(name: &'static str, files: &[Vec<u8>], read: impl Fn(Vec<u8>) -> bool)
     std::thread::scope(|scope| {
         scope.spawn(|| watch(name, seed, &running));
         for case in 0..n_cases {
-            let mut random = Random(seed ^ case.wrapping_mul(0xd134_2543_de82_ef95));
+            let mut random = Rng(seed ^ case.wrapping_mul(0xd134_2543_de82_ef95));
             let bytes = damaged(files, &mut random);
             running.store(case + 1, Ordering::Relaxed);
             let begin = Instant::now();

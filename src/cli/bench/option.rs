@@ -4,6 +4,8 @@
 
 use std::path::PathBuf;
 
+use culet::session::SessionOptions;
+
 use crate::cli::model::GpuArgs;
 use crate::cli::model::KvKind;
 use crate::cli::run::parse_budget;
@@ -52,7 +54,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N,..", value_delimiter = ',', default_value = "0,2048,8192")]
     pub(super) depths: Vec<usize>,
     /// Most tokens of a prompt that are computed together
-    #[arg(long, value_name = "N", default_value = "512", conflicts_with_all = ["voice", "soak"])]
+    #[arg(long, value_name = "N", default_value_t = SessionOptions::default().n_batch as u32)]
+    #[arg(conflicts_with_all = ["voice", "soak"])]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=8192))]
     pub(super) batch: u32,
     /// Type of cached keys and values

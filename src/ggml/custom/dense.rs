@@ -242,33 +242,11 @@ mod tests {
     use crate::ggml::BackendOptions;
     use crate::ggml::Placement;
     use crate::ggml::Plan;
-    use crate::ggml::Shape;
-    use crate::ggml::WeightSpec;
-    use crate::ggml::map_weights;
     use crate::ggml::quantize;
     use crate::ggml::tensor::dequantize;
 
-    /// Bytes whose start the kernels accept.
-    struct Aligned(Vec<[u64; 8]>, usize);
-
-    impl AsRef<[u8]> for Aligned {
-        fn as_ref(&self) -> &[u8] {
-            let bytes = self.0.as_flattened();
-            // SAFETY: any bytes may be read as bytes; the length is within the array.
-            unsafe { std::slice::from_raw_parts(bytes.as_ptr().cast(), self.1) }
-        }
-    }
-
     fn weight(dtype: DType, bytes: &[u8], sides: &[usize], backend: &Backend) -> Weight {
-        let words = bytes.chunks(64).map(|chunk| {
-            let mut line = [0u8; 64];
-            line[..chunk.len()].copy_from_slice(chunk);
-            std::array::from_fn(|i| u64::from_le_bytes(std::array::from_fn(|j| line[i * 8 + j])))
-        });
-        let owner = Arc::new(Aligned(words.collect(), bytes.len()));
-        let (name, shape) = ("w".to_owned(), Shape::new(sides).unwrap());
-        let spec = WeightSpec { name, dtype, shape, offset: 0, placement: Placement::Host };
-        map_weights(owner, &[spec], backend).unwrap().remove(0)
+        Weight::of(dtype, bytes, sides, Placement::Host, backend)
     }
 
     fn wave(n: usize, step: f32) -> Vec<f32> {

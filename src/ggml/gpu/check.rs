@@ -10,6 +10,7 @@ use std::sync::Arc;
 use crate::error::Error;
 use crate::error::Result;
 use crate::ggml::backend::Backend;
+use crate::ggml::buffer::Aligned;
 use crate::ggml::buffer::HOST_ALIGN;
 use crate::ggml::buffer::Owner;
 use crate::ggml::buffer::Placement;
@@ -77,27 +78,6 @@ impl GpuSample {
             bytes.resize(bytes.len().next_multiple_of(HOST_ALIGN), 0);
         }
         Ok(Self { owner: Arc::new(Aligned::new(&bytes)), weights, heads })
-    }
-}
-
-/// Bytes that begin where host memory has to.
-struct Aligned {
-    bytes: Vec<u8>,
-    first: usize,
-}
-
-impl Aligned {
-    fn new(bytes: &[u8]) -> Self {
-        let mut own = vec![0; bytes.len() + HOST_ALIGN];
-        let first = own.as_ptr().align_offset(HOST_ALIGN);
-        own[first..first + bytes.len()].copy_from_slice(bytes);
-        Self { bytes: own, first }
-    }
-}
-
-impl AsRef<[u8]> for Aligned {
-    fn as_ref(&self) -> &[u8] {
-        &self.bytes[self.first..]
     }
 }
 

@@ -176,22 +176,18 @@ macro_rules! sum {
         let start = |i: usize| _mm512_set1_epi64($tile.starts[$row][i]);
         let [a, b, c, d] = $part.codes;
         let value = match $kind {
-            Kind::One => {
-                let mut whole = start(0);
-                add_fours(&mut whole, a, word(0));
-                add_fours(&mut whole, b, word(1));
-                add_fours(&mut whole, c, word(2));
-                add_fours(&mut whole, d, word(3));
-                _mm512_mul_ps(_mm512_cvtepi32_ps(whole), $part.scale)
-            }
-            Kind::Minimum => {
-                let mut whole = _mm512_setzero_si512();
+            Kind::One | Kind::Minimum => {
+                let has_minimum = matches!($kind, Kind::Minimum);
+                let mut whole = if has_minimum { _mm512_setzero_si512() } else { start(0) };
                 add_fours(&mut whole, a, word(0));
                 add_fours(&mut whole, b, word(1));
                 add_fours(&mut whole, c, word(2));
                 add_fours(&mut whole, d, word(3));
                 let value = _mm512_mul_ps(_mm512_cvtepi32_ps(whole), $part.scale);
-                _mm512_fmadd_ps(_mm512_castsi512_ps(start(0)), $part.minimum, value)
+                match has_minimum {
+                    true => _mm512_fmadd_ps(_mm512_castsi512_ps(start(0)), $part.minimum, value),
+                    false => value,
+                }
             }
             Kind::Two => {
                 let (mut first, mut last) = (start(0), start(1));

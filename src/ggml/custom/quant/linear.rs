@@ -230,21 +230,9 @@ mod tests {
     use crate::ggml::BackendOptions;
     use crate::ggml::Placement;
     use crate::ggml::Plan;
-    use crate::ggml::Shape;
-    use crate::ggml::WeightSpec;
     use crate::ggml::dequantize;
-    use crate::ggml::map_weights;
     use crate::ggml::pack_rows;
     use crate::ggml::quantize;
-
-    /// Bytes whose start the kernels accept.
-    struct Aligned(Vec<u8>, usize);
-
-    impl AsRef<[u8]> for Aligned {
-        fn as_ref(&self) -> &[u8] {
-            &self.0[self.1..]
-        }
-    }
 
     fn wave(n: usize, step: f32) -> Vec<f32> {
         (0..n).map(|i| (i as f32 * step).sin() * 2.0 + (i as f32 * 0.001).cos()).collect()
@@ -259,19 +247,8 @@ mod tests {
         x: &[f32],
     ) -> Vec<f32> {
         let mut backend = Backend::new(&BackendOptions { n_threads: threads, gpu: None }).unwrap();
-        let mut owner = vec![0; 64];
-        let start = owner.as_ptr().align_offset(64);
-        owner = vec![0; start];
-        owner.extend(bytes);
-        let owner = Arc::new(Aligned(owner, start));
-        let spec = WeightSpec {
-            name: "w".to_owned(),
-            dtype: DType::Q4_0,
-            shape: Shape::new(&[k, n]).unwrap(),
-            offset: 0,
-            placement: if packed { Placement::HostPacked } else { Placement::Host },
-        };
-        let weight = map_weights(owner, &[spec], &backend).unwrap().remove(0);
+        let placement = if packed { Placement::HostPacked } else { Placement::Host };
+        let weight = Weight::of(DType::Q4_0, bytes, &[k, n], placement, &backend);
         let m = x.len() / k;
         let g = GraphBuilder::new(16, &backend).unwrap();
         let (input, port) = g.input(DType::F32, &[k, m]).unwrap();

@@ -69,7 +69,8 @@ impl<'a> Part<'a> {
 
     /// Asks memory for the start of the first group.
     pub(super) fn ask_for_start(&self) {
-        for row in self.group(0).bytes.chunks(self.group(0).stride) {
+        let first = self.group(0);
+        for row in first.bytes.chunks(first.stride) {
             ask_for(&row[..self.row_bytes.min(AHEAD)]);
         }
     }
