@@ -165,6 +165,13 @@ impl<'a> Call<'a> {
         unsafe { std::slice::from_raw_parts(data.cast(), len / 2) }
     }
 
+    /// Returns the bytes of input `i`, which is of a type.
+    pub fn blocks(&self, i: usize, dtype: DType) -> &'a [u8] {
+        let (data, len) = self.bytes(i, &[dtype]);
+        // SAFETY: `len` bytes are readable while the node is computed.
+        unsafe { std::slice::from_raw_parts(data, len) }
+    }
+
     /// Takes a tile that no thread has taken, with [`Split::Tiles`]. Rows never go back from one
     /// to the next.
     pub fn take(&mut self) -> Option<Taken> {
