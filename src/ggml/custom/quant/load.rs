@@ -208,11 +208,18 @@ impl Read<2> for Q4K {
         // SAFETY: see `Read`.
         unsafe {
             let words = words32(at.add(16 + 32 * step), stride);
-            let part = |p: usize, codes| {
-                let (scale, minimum) = scale_and_minimum(head, 2 * step + p);
+            let part = |p: usize, codes, factors| {
+                let (scale, minimum) = scale_and_minimum(head, 2 * step + p, factors);
                 Part { codes, scale, minimum, ..one() }
             };
-            [part(0, each(words, |v| low(v))), part(1, each(words, |v| high(v)))]
+            let [factor, minimum] = head.factors;
+            // High codes stay where they are in their byte.
+            let sixteenth = _mm512_mul_ps(factor, _mm512_set1_ps(1.0 / 16.0));
+            let above = _mm512_set1_epi8(!NIBBLE);
+            [
+                part(0, each(words, |v| low(v)), head.factors),
+                part(1, each(words, |v| _mm512_and_si512(v, above)), [sixteenth, minimum]),
+            ]
         }
     }
 }
@@ -238,7 +245,7 @@ impl Read<2> for Q5K {
             let words = words32(at.add(48 + 32 * step), stride);
             let bits = each(*bits, |v| down(v, 2 * step));
             let part = |p: usize, codes: [__m512i; 4]| {
-                let (scale, minimum) = scale_and_minimum(packed, 2 * step + p);
+                let (scale, minimum) = scale_and_minimum(packed, 2 * step + p, packed.factors);
                 let code = |w: usize| _mm512_or_si512(codes[w], moved(bits[w], p, 4, 0x10));
                 Part { codes: [code(0), code(1), code(2), code(3)], scale, minimum, ..one() }
             };
@@ -325,10 +332,10 @@ unsafe fn with_minima(at: *const u8, stride: usize) -> Packed {
 
 #[target_feature(enable = "avx512f,avx512bw")]
 #[inline]
-fn scale_and_minimum(head: &Packed, i: usize) -> (__m512, __m512) {
+fn scale_and_minimum(head: &Packed, i: usize, factors: [__m512; 2]) -> (__m512, __m512) {
     let value =
         |codes: __m512i, factor| _mm512_mul_ps(_mm512_cvtepi32_ps(byte(codes, i % 4)), factor);
-    let [scale, minimum] = head.factors;
+    let [scale, minimum] = factors;
     (value(head.scales[i / 4], scale), value(head.scales[2 + i / 4], minimum))
 }
 
