@@ -319,19 +319,26 @@ fn a_gpu_that_is_not_there_is_named() {
 #[test]
 fn the_peer_loads_synthesized_models_and_answers_alike() {
     let folder = Folder::new("peer");
-    for quant in ["q8_0", "q4_k_m", "mobile"] {
-        let model = folder.model(quant);
-        let arguments = ["bench", "--model", model.to_str().unwrap(), "--json", "--peer"];
+    let agree = |what: &str, files: &[&str]| {
         let sizes = ["--prefill", "8", "--depths", "0", "--repeat", "1", "--threads", "1"];
-        let text = succeed(&[&arguments[..], &sizes[..]].concat());
+        let text = succeed(&[&["bench", "--json", "--peer"], files, &sizes].concat());
         let document: serde_json::Value = serde_json::from_str(&text).unwrap();
         for case in ["prefill", "decode", "open_ms", "first_token_ms", "snapshot_first_token_ms"] {
             let rows = document["rows"].as_array().unwrap();
             let row = rows.iter().find(|r| r["case"] == case).unwrap();
             // Empty if the answers differed.
-            assert!(row["ratio"].as_f64().unwrap() > 0.0, "{quant}: {row}");
+            assert!(row["ratio"].as_f64().unwrap() > 0.0, "{what}: {row}");
         }
+    };
+    for quant in ["q8_0", "q4_k_m", "mobile"] {
+        agree(quant, &["--model", folder.model(quant).to_str().unwrap()]);
     }
+    // Where nothing is gained by packing, both read the plain file.
+    let (plain, packed) = (folder.model("q4_0"), folder.file("packed.gguf"));
+    let ours = if pack(&plain, &packed).status.success() { &packed } else { &plain };
+    let files = ["--model", ours.to_str().unwrap(), "--peer-model", plain.to_str().unwrap()];
+    agree("packed", &files);
+    assert_eq!(culet(&["bench", "--peer-model", "plain.gguf"]).status.code(), Some(2));
 }
 
 #[test]

@@ -22,6 +22,9 @@ pub(crate) struct Args {
     /// Measure llama.cpp beside it, in turns; on the processor alone
     #[arg(long)]
     pub(super) peer: bool,
+    /// The file that llama.cpp reads, if the model is packed: it knows only the plain one
+    #[arg(long, value_name = "FILE", requires = "peer")]
+    pub(super) peer_model: Option<PathBuf>,
     /// Print one JSON document
     #[arg(long)]
     pub(super) json: bool,

@@ -68,7 +68,8 @@ fn subject(args: &Args) -> Result<Subject> {
     if args.peer && !with_peer {
         print::say("with a GPU llama.cpp is not measured; give --peer without --gpu");
     }
-    Ok(Subject { model, mmproj, options, with_peer })
+    let peer = with_peer.then(|| args.peer_model.clone().unwrap_or_else(|| model.clone()));
+    Ok(Subject { model, mmproj, options, peer })
 }
 
 fn wanted(args: &Args) -> Wanted {
@@ -94,7 +95,7 @@ fn open(subject: &Subject) -> Result<Arc<Engine>> {
 }
 
 fn open_peer(subject: &Subject) -> Result<Option<Peer>> {
-    subject.with_peer.then(|| Peer::open(&subject.model)).transpose()
+    subject.peer.as_deref().map(Peer::open).transpose()
 }
 
 /// Measures a long conversation.

@@ -31,8 +31,8 @@ pub(super) struct Subject {
     pub(super) model: PathBuf,
     pub(super) mmproj: Option<PathBuf>,
     pub(super) options: EngineOptions,
-    /// Whether the peer is measured too.
-    pub(super) with_peer: bool,
+    /// The file that the peer reads, if it is measured too.
+    pub(super) peer: Option<PathBuf>,
 }
 
 /// What to measure.

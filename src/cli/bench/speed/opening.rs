@@ -93,9 +93,9 @@ pub(in crate::cli::bench) fn opening(subject: &Subject, wanted: &Wanted) -> Resu
     // The first is for warming up, and the only one that answers at length.
     let (answered, tokens) = open_ours(subject, wanted, N_ANSWER)?;
     let media = media_memory(subject, wanted, start)?;
-    let with_peer = subject.with_peer;
-    let open_peer = |n_answer| open_peer(subject, wanted.n_threads, &tokens, n_answer);
-    let peer_answered = with_peer.then(|| open_peer(N_ANSWER)).transpose()?;
+    let peer = subject.peer.as_deref();
+    let open_peer = |path, n_answer| open_peer(path, wanted.n_threads, &tokens, n_answer);
+    let peer_answered = peer.map(|path| open_peer(path, N_ANSWER)).transpose()?;
     let memory = memory_rows(&answered, peer_answered.as_ref());
     let (mut samples, mut peers) = ([Vec::new(), Vec::new()], [Vec::new(), Vec::new()]);
     for i in 0..2 * wanted.n_repeat {
@@ -103,15 +103,17 @@ pub(in crate::cli::bench) fn opening(subject: &Subject, wanted: &Wanted) -> Resu
         if !wants_cold || cold(&subject.model)? {
             samples[i % 2].push(open_ours(subject, wanted, 0)?.0);
         }
-        if with_peer && (!wants_cold || cold(&subject.model)?) {
-            peers[i % 2].push(open_peer(0)?);
+        if let Some(path) = peer
+            && (!wants_cold || cold(path)?)
+        {
+            peers[i % 2].push(open_peer(path, 0)?);
         }
     }
     let mut rows = opening_rows(&samples, &peers);
     rows.extend(memory);
     if let Some((n_soft, ours)) = media {
-        let peer = with_peer.then(|| peer_media_memory(subject, wanted, n_soft)).transpose()?;
-        let peer: Vec<f64> = peer.flatten().into_iter().collect();
+        let peer = peer_media_memory(subject, wanted, n_soft)?;
+        let peer: Vec<f64> = peer.into_iter().collect();
         let n = Some(n_soft as usize);
         rows.push(Row::new(Case::RssAnonMediaMib, n, Some(N_CTX), &ours, &peer));
     }
@@ -177,13 +179,13 @@ fn open_ours(
 }
 
 fn open_peer(
-    subject: &Subject,
+    model: &Path,
     n_threads: usize,
     tokens: &[TokenId],
     n_answer: usize,
 ) -> Result<Opened> {
     let watch = Watch::start();
-    let peer = Peer::open(&subject.model)?;
+    let peer = Peer::open(model)?;
     let mut timeline = peer.timeline(N_CTX, n_threads)?;
     watch.answer(&mut timeline, tokens, n_answer)
 }
@@ -220,9 +222,9 @@ fn media_memory(
 
 /// Returns what the peer's memory grows by for the same.
 fn peer_media_memory(subject: &Subject, wanted: &Wanted, n_soft: u32) -> Result<Option<f64>> {
-    let Some(mmproj) = &subject.mmproj else { return Ok(None) };
+    let (Some(mmproj), Some(model)) = (&subject.mmproj, &subject.peer) else { return Ok(None) };
     let start = Memory::now();
-    let peer = Peer::open(&subject.model)?;
+    let peer = Peer::open(model)?;
     let mut timeline = peer.timeline(N_CTX, wanted.n_threads)?;
     let mut encoders = peer.media(mmproj, wanted.n_threads, n_soft)?;
     if encoders.sees() {

@@ -4,6 +4,7 @@
 //! Invariant: the question behind the prompt is new to both; a restored timeline counts only if it
 //! answers like the computed one.
 
+use std::path::Path;
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -56,9 +57,9 @@ type First = (f64, Vec<f32>);
 pub(in crate::cli::bench) fn snapshot(subject: &Subject, wanted: &Wanted) -> Result<[Row; 2]> {
     let (kept, peers_kept) = (Passing::new("session"), Passing::new("state"));
     let prompt = Prompt::new(subject, &kept)?;
-    let peer = match subject.with_peer {
-        true => Some(PeerPrompt::new(subject, wanted.n_threads, &prompt, &peers_kept)?),
-        false => None,
+    let peer = match &subject.peer {
+        Some(model) => Some(PeerPrompt::new(model, wanted.n_threads, &prompt, &peers_kept)?),
+        None => None,
     };
     let (mut ours, mut peers) = (Agreement::default(), Agreement::default());
     let mut times = [(); 4].map(|()| Vec::new());
@@ -154,7 +155,7 @@ fn system_text(tokenizer: &Tokenizer, n: usize) -> Result<(String, Vec<TokenId>)
 
 /// The peer's side: as many of the same tokens.
 struct PeerPrompt<'a> {
-    subject: &'a Subject,
+    model: &'a Path,
     n_threads: usize,
     kept: &'a Passing,
     system: Vec<TokenId>,
@@ -163,7 +164,7 @@ struct PeerPrompt<'a> {
 
 impl<'a> PeerPrompt<'a> {
     fn new(
-        subject: &'a Subject,
+        model: &'a Path,
         n_threads: usize,
         prompt: &Prompt<'_>,
         kept: &'a Passing,
@@ -171,16 +172,16 @@ impl<'a> PeerPrompt<'a> {
         let all = prompt.words.iter().copied().cycle();
         let system: Vec<TokenId> = all.clone().take(prompt.n_system).collect();
         let question = all.take(prompt.n_asked - prompt.n_system).collect();
-        let peer = Peer::open(&subject.model)?;
+        let peer = Peer::open(model)?;
         let mut timeline = peer.timeline(N_CTX, n_threads)?;
         timeline.append(&system)?;
         timeline.save(&kept.0, &system)?;
-        Ok(Self { subject, n_threads, kept, system, question })
+        Ok(Self { model, n_threads, kept, system, question })
     }
 
     fn first(&self, restores: bool) -> Result<First> {
         let start = Instant::now();
-        let peer = Peer::open(&self.subject.model)?;
+        let peer = Peer::open(self.model)?;
         let mut timeline = peer.timeline(N_CTX, self.n_threads)?;
         if restores {
             timeline.load(&self.kept.0, N_CTX)?;
