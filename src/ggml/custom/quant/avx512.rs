@@ -223,11 +223,13 @@ unsafe fn tile<R: Read<P>, const M: usize, const P: usize>(
     let mut sums = [_mm512_setzero_ps(); M];
     for (b, tiles) in tiles.chunks_exact(block_len / BLOCK).enumerate() {
         let at = weight.wrapping_add(b * step_bytes);
-        ask_for_block((at.wrapping_add(ahead), stride), (n_rows, step_bytes), b);
         // SAFETY: by the caller's promise block `b` of all rows is there.
         unsafe {
             let head = R::head(at, stride);
+            let n_steps = block_len / BLOCK / P;
             for (step, tiles) in tiles.chunks_exact(P).enumerate() {
+                let next = (at.wrapping_add(ahead), stride);
+                ask_for_next(next, (n_rows, step_bytes), b, (step, n_steps));
                 let parts = R::parts(&head, at, stride, step);
                 for (part, tile) in parts.iter().zip(tiles) {
                     for_each_row!(ROW < M {
@@ -245,17 +247,20 @@ unsafe fn tile<R: Read<P>, const M: usize, const P: usize>(
     }
 }
 
-/// Asks for block `b` of so many rows; if blocks are short, for several of each row in turn.
+/// Asks for a step's part of block `b` of so many rows: memory takes few questions at once. If blocks
+/// are short, for several of one row after the other.
 #[inline(always)]
-fn ask_for_block(
+fn ask_for_next(
     (at, stride): (*const u8, usize),
     (n_rows, block_bytes): (usize, usize),
     b: usize,
+    (step, n_steps): (usize, usize),
 ) {
     let n_turns = (2 * LINE / block_bytes).clamp(1, n_rows).next_power_of_two();
-    let (n, turn) = (n_rows / n_turns, b % n_turns);
+    let (n, turn) = (n_rows / n_turns / n_steps, b % n_turns);
     let at = at.wrapping_sub(turn * block_bytes);
-    for row in turn * n..(turn + 1) * n {
+    let first = (turn * n_steps + step) * n;
+    for row in first..first + n {
         for line in (0..n_turns * block_bytes).step_by(LINE) {
             let at = at.wrapping_add(row.wrapping_mul(stride)).wrapping_add(line);
             // SAFETY: every processor of this kind has the instruction, which reads nothing.
