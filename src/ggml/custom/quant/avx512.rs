@@ -247,8 +247,8 @@ unsafe fn tile<R: Read<P>, const M: usize, const P: usize>(
     }
 }
 
-/// Asks for a step's part of block `b` of so many rows: memory takes few questions at once. If blocks
-/// are short, for several of one row after the other.
+/// Asks for a step's part of block `b` of so many rows: memory takes few questions at once. If
+/// blocks are short, for several of one row after the other.
 #[inline(always)]
 fn ask_for_next(
     (at, stride): (*const u8, usize),
