@@ -52,6 +52,6 @@ pub(super) struct Wanted {
 impl Wanted {
     /// Returns options of a cache of `n_ctx` tokens.
     pub(super) fn cache(&self, n_ctx: usize) -> KvOptions {
-        KvOptions { n_ctx, n_batch: self.n_batch.min(n_ctx), dtype: self.kv }
+        KvOptions { n_ctx, n_batch: self.n_batch, dtype: self.kv }
     }
 }

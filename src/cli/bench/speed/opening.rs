@@ -112,8 +112,7 @@ pub(in crate::cli::bench) fn opening(subject: &Subject, wanted: &Wanted) -> Resu
     let mut rows = opening_rows(&samples, &peers);
     rows.extend(memory);
     if let Some((n_soft, ours)) = media {
-        let peer = peer_media_memory(subject, wanted, n_soft)?;
-        let peer: Vec<f64> = peer.into_iter().collect();
+        let peer: Vec<f64> = peer_media_memory(subject, wanted, n_soft)?.into_iter().collect();
         let n = Some(n_soft as usize);
         rows.push(Row::new(Case::RssAnonMediaMib, n, Some(N_CTX), &ours, &peer));
     }

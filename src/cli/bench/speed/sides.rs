@@ -46,7 +46,8 @@ impl Ours {
         options: &EngineOptions,
         kv: KvOptions,
     ) -> Result<Self> {
-        let kv = KvOptions { n_ctx: kv.n_ctx.min(decoder.hparams().n_ctx_train), ..kv };
+        let n_ctx = kv.n_ctx.min(decoder.hparams().n_ctx_train);
+        let kv = KvOptions { n_ctx, n_batch: kv.n_batch.min(n_ctx), ..kv };
         let options = ExecutorOptions { backend: options.backend.clone(), kv };
         let run = Executor::new(decoder, &options)?;
         Ok(Self { run, random: Random(1) })

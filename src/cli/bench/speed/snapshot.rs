@@ -57,10 +57,8 @@ type First = (f64, Vec<f32>);
 pub(in crate::cli::bench) fn snapshot(subject: &Subject, wanted: &Wanted) -> Result<[Row; 2]> {
     let (kept, peers_kept) = (Passing::new("session"), Passing::new("state"));
     let prompt = Prompt::new(subject, &kept)?;
-    let peer = match &subject.peer {
-        Some(model) => Some(PeerPrompt::new(model, wanted.n_threads, &prompt, &peers_kept)?),
-        None => None,
-    };
+    let open_peer = |model| PeerPrompt::new(model, wanted.n_threads, &prompt, &peers_kept);
+    let peer = subject.peer.as_deref().map(open_peer).transpose()?;
     let (mut ours, mut peers) = (Agreement::default(), Agreement::default());
     let mut times = [(); 4].map(|()| Vec::new());
     for _ in 0..wanted.n_repeat.min(N_REPEAT_MAX) {

@@ -2,6 +2,7 @@
 //!
 //! In: queries, the cache's cells and which of them each token sees. Out: mixed values.
 
+use super::Answer;
 use super::BLOCK;
 use super::Cells;
 use super::HEADS;
@@ -54,7 +55,7 @@ impl GraphBuilder {
 
 /// Answers this thread's heads.
 fn attend(
-    answer: super::Answer,
+    answer: Answer,
     (dtype, n): (DType, usize),
     (d, n_head, n_head_kv): (usize, usize, usize),
     call: &mut Call<'_>,
