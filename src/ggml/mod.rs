@@ -38,6 +38,7 @@ pub use compute::Plan;
 pub use compute::Port;
 pub use custom::Call;
 pub use custom::Split;
+pub use custom::ask_early_for;
 pub use custom::ask_for;
 pub use gpu::DeviceInfo;
 pub use gpu::GpuSample;

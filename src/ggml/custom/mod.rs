@@ -16,6 +16,7 @@ pub(super) use call::SRC_MAX;
 pub use call::Split;
 use call::Taken;
 pub(super) use call::run;
+pub use quant::ask_early_for;
 pub use quant::ask_for;
 pub(super) use quant::multiplies;
 pub(super) use quant::wants_plain;

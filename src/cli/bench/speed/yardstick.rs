@@ -39,8 +39,8 @@ const PIECE_BYTES: usize = 2 << 20;
 const LINE: usize = 64;
 /// Places of a piece that are read at once: one alone does not keep memory busy.
 const N_STREAMS: usize = 8;
-/// Lines that memory is asked for ahead.
-const N_AHEAD: usize = 16;
+/// Lines that memory is asked for ahead, and early.
+const N_AHEAD: [usize; 2] = [4, 24];
 /// Times that memory is read, of which the fastest counts.
 const N_READS: usize = 3;
 /// Bytes of the weight whose products are measured: it stays in a core's own cache.
@@ -143,13 +143,12 @@ fn read(bytes: &[u8]) -> u8 {
     let lines = bytes.as_chunks::<LINE>().0;
     let n = lines.len() / N_STREAMS;
     let streams: [&[[u8; LINE]]; N_STREAMS] = array::from_fn(|i| &lines[i * n..(i + 1) * n]);
-    let ahead: [&[[u8; LINE]]; N_STREAMS] = array::from_fn(|i| &streams[i][N_AHEAD.min(n)..]);
     let mut sums = [[0_u8; LINE]; N_STREAMS];
     for i in 0..n {
-        for ((sums, stream), ahead) in sums.iter_mut().zip(streams).zip(ahead) {
-            if let Some(line) = ahead.get(i) {
-                ggml::ask_for(line);
-            }
+        for (sums, stream) in sums.iter_mut().zip(streams) {
+            let [ahead, early] = N_AHEAD.map(|n| stream.get(i + n).map_or(&[][..], |line| line));
+            ggml::ask_for(ahead);
+            ggml::ask_early_for(early);
             for (sum, byte) in sums.iter_mut().zip(&stream[i]) {
                 *sum = sum.wrapping_add(*byte);
             }

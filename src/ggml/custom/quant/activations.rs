@@ -20,8 +20,11 @@ pub(super) struct Block<const M: usize> {
     pub(super) bytes: [[i8; BLOCK]; M],
     /// What products begin with: of every other four values in the low half, of the other fours
     /// in the high one. [`Kind::One`] has one number, [`Kind::Two`] one of the first 16 values and
-    /// one of the last 16, and [`Kind::Minimum`] has sums as f32, with their sign turned.
+    /// one of the last 16. [`Kind::Minimum`] has the sum of all values as f32, with its sign
+    /// turned, in the low half, and that of the next block in the high one; every other block
+    /// has nothing.
     pub(super) starts: [[i64; 2]; M],
+    /// By [`Format::unit`].
     pub(super) scales: [f32; M],
 }
 
@@ -40,23 +43,34 @@ pub(super) fn quantize<const M: usize>(
     assert!(index < M && row.len() == blocks.len() * BLOCK, "whole blocks");
     #[cfg(target_arch = "x86_64")]
     let round = if super::avx512::is_available() { super::avx512::round } else { round };
-    for (b, (values, block)) in row.as_chunks::<BLOCK>().0.iter().zip(blocks).enumerate() {
-        let (scale, fours) = round(values, &mut block.bytes[index]);
-        block.scales[index] = scale;
-        block.starts[index] = starts(&fours, format, b);
+    for (b, values) in row.as_chunks::<BLOCK>().0.iter().enumerate() {
+        let (scale, fours) = round(values, &mut blocks[b].bytes[index]);
+        blocks[b].scales[index] = scale / format.unit(b);
+        match format.kind() {
+            Kind::Minimum => {
+                let sum = scale * -(fours.iter().sum::<i32>() as f32);
+                let both = &mut blocks[b & !1].starts[index][0];
+                *both = if b % 2 == 0 { half(sum, 0) } else { *both | half(sum, 1) };
+            }
+            Kind::One | Kind::Two => blocks[b].starts[index] = starts(&fours, format, b),
+        }
     }
+}
+
+/// Returns the bits of a number in one half of another.
+fn half(value: f32, half: usize) -> i64 {
+    i64::from(value.to_bits()) << (32 * half)
 }
 
 /// See [`Block::starts`].
 fn starts(fours: &[i32; BLOCK / FOUR], format: Format, b: usize) -> [i64; 2] {
     let [first, last] = [0, 4].map(|i| [fours[i] + fours[i + 2], fours[i + 1] + fours[i + 3]]);
     let zero = -i32::from(format.zero() * format.times(b));
-    let pair = |[low, high]: [i32; 2]| i64::from(low as u32) | i64::from(high) << 32;
-    let both = [first[0] + last[0], first[1] + last[1]];
+    let pair =
+        |[low, high]: [i32; 2]| i64::from((zero * low) as u32) | i64::from(zero * high) << 32;
     match format.kind() {
-        Kind::One => [pair(both.map(|sum| zero * sum)), 0],
-        Kind::Minimum => [pair(both.map(|sum| (-(sum as f32)).to_bits() as i32)), 0],
-        Kind::Two => [first, last].map(|sums| pair(sums.map(|sum| zero * sum))),
+        Kind::Two => [first, last].map(pair),
+        Kind::One | Kind::Minimum => [pair([first[0] + last[0], first[1] + last[1]]), 0],
     }
 }
 
@@ -81,7 +95,8 @@ mod tests {
             let values: [f32; BLOCK] = std::array::from_fn(|i| (i as f32 * step).sin() * 3.0);
             let (mut bytes, mut blocks) = ([0; BLOCK], [Block::<2>::EMPTY]);
             quantize(&values, 1, Format::Q6K, &mut blocks);
-            assert_eq!(round(&values, &mut bytes).0, blocks[0].scales[1]);
+            let unit = Format::Q6K.unit(0);
+            assert_eq!(round(&values, &mut bytes).0 / unit, blocks[0].scales[1]);
             assert_eq!(bytes, blocks[0].bytes[1]);
             let sum = |of: &[i8]| of.iter().map(|b| i64::from(*b)).sum::<i64>();
             let last = sum(&bytes[28..]) + sum(&bytes[20..24]);

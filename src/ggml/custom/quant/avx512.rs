@@ -9,10 +9,12 @@ use std::arch::asm;
 use std::arch::x86_64::__m512;
 use std::arch::x86_64::__m512i;
 use std::arch::x86_64::_MM_HINT_T0;
+use std::arch::x86_64::_MM_HINT_T2;
 use std::arch::x86_64::_mm_prefetch;
 use std::arch::x86_64::_mm256_set_m128i;
 use std::arch::x86_64::_mm256_storeu_si256;
 use std::arch::x86_64::_mm512_abs_ps;
+use std::arch::x86_64::_mm512_add_epi32;
 use std::arch::x86_64::_mm512_castsi256_si512;
 use std::arch::x86_64::_mm512_castsi512_ps;
 use std::arch::x86_64::_mm512_castsi512_si256;
@@ -27,13 +29,13 @@ use std::arch::x86_64::_mm512_max_ps;
 use std::arch::x86_64::_mm512_mul_ps;
 use std::arch::x86_64::_mm512_reduce_max_ps;
 use std::arch::x86_64::_mm512_set1_epi8;
-use std::arch::x86_64::_mm512_set1_epi64;
 use std::arch::x86_64::_mm512_set1_ps;
 use std::arch::x86_64::_mm512_setzero_ps;
 use std::arch::x86_64::_mm512_setzero_si512;
 use std::arch::x86_64::_mm512_slli_epi32;
 use std::arch::x86_64::_mm512_storeu_ps;
 
+use super::FEW;
 use super::GROUP;
 use super::Rows;
 use super::activations::BLOCK;
@@ -69,10 +71,19 @@ pub(super) fn round(values: &[f32; BLOCK], bytes: &mut [i8; BLOCK]) -> (f32, [i3
 /// See [`super::ask_for`].
 #[inline]
 pub(super) fn ask_for(bytes: &[u8]) {
-    for line in bytes.chunks(LINE) {
-        // SAFETY: every processor of this kind has the instruction, which reads nothing.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) };
-    }
+    bytes.chunks(LINE).for_each(|line| ask::<_MM_HINT_T0>(line.as_ptr()));
+}
+
+/// See [`super::ask_early_for`].
+#[inline]
+pub(super) fn ask_early_for(bytes: &[u8]) {
+    bytes.chunks(LINE).for_each(|line| ask::<_MM_HINT_T2>(line.as_ptr()));
+}
+
+#[inline(always)]
+fn ask<const HINT: i32>(at: *const u8) {
+    // SAFETY: every processor of this kind has the instruction, which reads nothing.
+    unsafe { _mm_prefetch::<HINT>(at.cast()) };
 }
 
 /// See [`super::product`].
@@ -126,12 +137,20 @@ fn round_in_registers(values: &[f32; BLOCK], bytes: &mut [i8; BLOCK]) -> (f32, [
 pub(super) struct Part {
     /// Eight of each row.
     pub(super) codes: [__m512i; 4],
-    /// Each row's twice.
+    /// Each row's scale twice, with [`Kind::Minimum`].
     pub(super) scale: __m512,
-    /// The minimum, or nothing.
-    pub(super) minimum: __m512,
-    /// How many times `scale` count the first 16 codes and the last 16, or nothing.
+    /// How many times the first 16 codes and the last 16 count, with [`Kind::Two`]: in the high
+    /// half of 16 bits each.
     pub(super) times: __m512i,
+}
+
+/// What counts for all parts of a block, each row's twice.
+#[derive(Clone, Copy)]
+pub(super) struct Factors {
+    pub(super) scale: __m512,
+    /// The factor of the minima, and those of each two parts side by side, or nothing.
+    pub(super) minimum: __m512,
+    pub(super) minima: [__m512; 4],
 }
 
 /// A format, read `P` parts at a time.
@@ -147,6 +166,10 @@ pub(super) trait Read<const P: usize> {
     /// The processor has AVX-512 with VNNI; eight rows of a block are readable at `at`, `stride`
     /// bytes apart.
     unsafe fn head(at: *const u8, stride: usize) -> Self::Head;
+
+    /// # Safety
+    /// As for `head`.
+    unsafe fn factors(head: &Self::Head) -> Factors;
 
     /// # Safety
     /// As for `head`; the block has more than `step * P` parts.
@@ -167,42 +190,41 @@ macro_rules! for_each_row {
     };
 }
 
-/// Returns `sum` and the products of 32 codes with a row of activations. A macro, so that
-/// registers stay where they are.
-macro_rules! sum {
-    ($kind:expr, $part:ident, $tile:ident, $row:ident, $sum:expr) => {{
-        let words = $tile.bytes[$row].as_chunks::<8>().0;
-        let word = |i: usize| _mm512_set1_epi64(i64::from_ne_bytes(words[i].map(|v| v as u8)));
-        let start = |i: usize| _mm512_set1_epi64($tile.starts[$row][i]);
+/// Returns the sums of the products of 32 codes with a row of activations, in their units. A macro,
+/// so that registers stay where they are.
+macro_rules! products {
+    ($kind:expr, $part:ident, $tile:ident, $row:ident) => {{
+        let words: *const u8 = $tile.bytes[$row].as_ptr().cast();
+        let starts: *const u8 = $tile.starts[$row].as_ptr().cast();
         let [a, b, c, d] = $part.codes;
-        let value = match $kind {
+        match $kind {
             Kind::One | Kind::Minimum => {
                 let has_minimum = matches!($kind, Kind::Minimum);
-                let mut whole = if has_minimum { _mm512_setzero_si512() } else { start(0) };
-                add_fours(&mut whole, a, word(0));
-                add_fours(&mut whole, b, word(1));
-                add_fours(&mut whole, c, word(2));
-                add_fours(&mut whole, d, word(3));
-                let value = _mm512_mul_ps(_mm512_cvtepi32_ps(whole), $part.scale);
-                match has_minimum {
-                    true => _mm512_fmadd_ps(_mm512_castsi512_ps(start(0)), $part.minimum, value),
-                    false => value,
-                }
+                let zero = _mm512_setzero_si512();
+                let mut whole = [if has_minimum { zero } else { everywhere::<0>(starts) }, zero];
+                // There is nothing else to compute while a lone row's sum is added to.
+                let other = usize::from(M == 1);
+                add_fours(&mut whole[0], a, everywhere::<0>(words));
+                add_fours(&mut whole[other], b, everywhere::<8>(words));
+                add_fours(&mut whole[0], c, everywhere::<16>(words));
+                add_fours(&mut whole[other], d, everywhere::<24>(words));
+                let whole = if M == 1 { _mm512_add_epi32(whole[0], whole[1]) } else { whole[0] };
+                let value = _mm512_cvtepi32_ps(whole);
+                if has_minimum { _mm512_mul_ps(value, $part.scale) } else { value }
             }
             Kind::Two => {
-                let (mut first, mut last) = (start(0), start(1));
-                add_fours(&mut first, a, word(0));
-                add_fours(&mut first, b, word(1));
-                add_fours(&mut last, c, word(2));
-                add_fours(&mut last, d, word(3));
-                // Both fit in 16 bits: eight products of at most 32 by 127.
+                let (mut first, mut last) = (everywhere::<0>(starts), everywhere::<8>(starts));
+                add_fours(&mut first, a, everywhere::<0>(words));
+                add_fours(&mut first, b, everywhere::<8>(words));
+                add_fours(&mut last, c, everywhere::<16>(words));
+                add_fours(&mut last, d, everywhere::<24>(words));
+                // Both fit in 16 bits: eight products of at most 32 by 127. Two of those by 2^15
+                // fit in 32.
                 let both =
                     _mm512_mask_blend_epi16(0xaaaa_aaaa, first, _mm512_slli_epi32::<16>(last));
-                let whole = _mm512_madd_epi16(both, $part.times);
-                _mm512_mul_ps(_mm512_cvtepi32_ps(whole), $part.scale)
+                _mm512_cvtepi32_ps(_mm512_madd_epi16(both, $part.times))
             }
-        };
-        _mm512_fmadd_ps(value, _mm512_set1_ps($tile.scales[$row]), $sum)
+        }
     }};
 }
 
@@ -218,24 +240,50 @@ unsafe fn tile<R: Read<P>, const M: usize, const P: usize>(
     // Rows packed together are one long one.
     let n_rows = if matches!(R::FORMAT, Format::Q4_0Packed) { 1 } else { GROUP };
     let step_bytes = GROUP / n_rows * block_bytes;
-    let Rows { bytes, stride, ahead } = weight;
+    let Rows { bytes, stride, ahead, early } = weight;
     let weight = bytes.as_ptr();
+    let is_short = block_len == BLOCK;
     let mut sums = [_mm512_setzero_ps(); M];
     for (b, tiles) in tiles.chunks_exact(block_len / BLOCK).enumerate() {
         let at = weight.wrapping_add(b * step_bytes);
         // SAFETY: by the caller's promise block `b` of all rows is there.
         unsafe {
             let head = R::head(at, stride);
+            let mut inner = [_mm512_setzero_ps(); M];
             let n_steps = block_len / BLOCK / P;
             for (step, tiles) in tiles.chunks_exact(P).enumerate() {
-                let next = (at.wrapping_add(ahead), stride);
-                ask_for_next(next, (n_rows, step_bytes), b, (step, n_steps));
+                let ask = |line: *const u8| {
+                    ask::<_MM_HINT_T0>(line.wrapping_add(ahead));
+                    if M <= FEW {
+                        ask::<_MM_HINT_T2>(line.wrapping_add(early));
+                    }
+                };
+                for_lines((at, stride), (n_rows, step_bytes), b, (step, n_steps), ask);
                 let parts = R::parts(&head, at, stride, step);
                 for (part, tile) in parts.iter().zip(tiles) {
                     for_each_row!(ROW < M {
-                        sums[ROW] = sum!(R::FORMAT.kind(), part, tile, ROW, sums[ROW]);
+                        let value = products!(R::FORMAT.kind(), part, tile, ROW);
+                        let scale = _mm512_set1_ps(tile.scales[ROW]);
+                        if is_short {
+                            let value = _mm512_mul_ps(value, R::factors(&head).scale);
+                            sums[ROW] = _mm512_fmadd_ps(value, scale, sums[ROW]);
+                        } else {
+                            inner[ROW] = _mm512_fmadd_ps(value, scale, inner[ROW]);
+                        }
                     });
                 }
+            }
+            let factors = R::factors(&head);
+            if !is_short {
+                for_each_row!(ROW < M {
+                    sums[ROW] = _mm512_fmadd_ps(inner[ROW], factors.scale, sums[ROW]);
+                });
+            }
+            if matches!(R::FORMAT.kind(), Kind::Minimum) {
+                for_each_row!(ROW < M {
+                    let minima = minima(&factors.minima, tiles, ROW);
+                    sums[ROW] = _mm512_fmadd_ps(minima, factors.minimum, sums[ROW]);
+                });
             }
         }
     }
@@ -247,25 +295,37 @@ unsafe fn tile<R: Read<P>, const M: usize, const P: usize>(
     }
 }
 
-/// Asks for a step's part of block `b` of so many rows: memory takes few questions at once. If
-/// blocks are short, for several of one row after the other.
+/// Returns the sums of a block's minima times a row's values.
+#[target_feature(enable = "avx512f")]
+#[inline]
+fn minima<const M: usize>(minima: &[__m512; 4], tiles: &[Block<M>], row: usize) -> __m512 {
+    let [a, b, c, d] = *minima;
+    let of = |pair: usize| {
+        // SAFETY: a row's starts are eight bytes and more.
+        let both = unsafe { everywhere::<0>(tiles[2 * pair].starts[row].as_ptr().cast()) };
+        _mm512_castsi512_ps(both)
+    };
+    let sum = _mm512_fmadd_ps(b, of(1), _mm512_mul_ps(a, of(0)));
+    _mm512_fmadd_ps(d, of(3), _mm512_fmadd_ps(c, of(2), sum))
+}
+
+/// Does something for the lines of a step's part of block `b` of so many rows: memory takes few
+/// questions at once. If blocks are short, for those of several of one row after the other.
 #[inline(always)]
-fn ask_for_next(
+fn for_lines(
     (at, stride): (*const u8, usize),
     (n_rows, block_bytes): (usize, usize),
     b: usize,
     (step, n_steps): (usize, usize),
+    line: impl Fn(*const u8),
 ) {
     let n_turns = (2 * LINE / block_bytes).clamp(1, n_rows).next_power_of_two();
     let (n, turn) = (n_rows / n_turns / n_steps, b % n_turns);
     let at = at.wrapping_sub(turn * block_bytes);
     let first = (turn * n_steps + step) * n;
     for row in first..first + n {
-        for line in (0..n_turns * block_bytes).step_by(LINE) {
-            let at = at.wrapping_add(row.wrapping_mul(stride)).wrapping_add(line);
-            // SAFETY: every processor of this kind has the instruction, which reads nothing.
-            unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) };
-        }
+        let at = at.wrapping_add(row.wrapping_mul(stride));
+        (0..n_turns * block_bytes).step_by(LINE).for_each(|i| line(at.wrapping_add(i)));
     }
 }
 
@@ -285,6 +345,30 @@ fn add_fours(sum: &mut __m512i, codes: __m512i, bytes: __m512i) {
             options(pure, nomem, nostack, preserves_flags)
         );
     }
+}
+
+/// Returns eight bytes eight times.
+///
+/// Written as the instruction: the compiler takes the one for floats, for which AMD's processors
+/// need a place among the operations that compute.
+///
+/// # Safety
+/// Eight bytes are readable `OFFSET` behind `at`.
+#[target_feature(enable = "avx512f")]
+#[inline]
+unsafe fn everywhere<const OFFSET: usize>(at: *const u8) -> __m512i {
+    let value;
+    // SAFETY: the instruction only reads eight bytes, by the caller's promise.
+    unsafe {
+        asm!(
+            "vpbroadcastq {0}, qword ptr [{1} + {2}]",
+            lateout(zmm_reg) value,
+            in(reg) at,
+            const OFFSET,
+            options(pure, readonly, nostack, preserves_flags)
+        );
+    }
+    value
 }
 
 #[cfg(test)]
@@ -314,8 +398,8 @@ mod tests {
         blocks
     }
 
-    #[test]
-    fn fast_sums_equal_the_portable_ones_bit_for_bit() {
+    /// Multiplies `M` rows with a weight of each format, as this processor does and portably.
+    fn fast_sums_equal_the_portable_ones<const M: usize>() {
         let k = 3 * 256;
         for dtype in [
             DType::Q4_0,
@@ -328,14 +412,22 @@ mod tests {
         ] {
             let weight = quantize_weight(dtype, &wave(GROUP * k, 0.731), k).unwrap();
             let format = Format::of(dtype).unwrap();
-            let x = rounded::<4>(&wave(4 * k, 0.377), k, format);
-            let (mut fast, mut slow) = ([[0.0; GROUP]; 4], [[0.0; GROUP]; 4]);
-            let rows = Rows { bytes: &weight, stride: weight.len() / GROUP, ahead: 512 };
+            let x = rounded::<M>(&wave(M * k, 0.377), k, format);
+            let (mut fast, mut slow) = ([[0.0; GROUP]; M], [[0.0; GROUP]; M]);
+            let rows =
+                Rows { bytes: &weight, stride: weight.len() / GROUP, ahead: 256, early: 512 };
             product(rows, format, &x, &mut fast);
             portable::product(rows, format, &x, &mut slow);
             assert_eq!(fast, slow, "{dtype}");
             assert!(fast.as_flattened().iter().any(|v| v.abs() > 1.0), "{dtype}");
         }
+    }
+
+    #[test]
+    fn fast_sums_equal_the_portable_ones_bit_for_bit() {
+        fast_sums_equal_the_portable_ones::<1>();
+        fast_sums_equal_the_portable_ones::<4>();
+        fast_sums_equal_the_portable_ones::<16>();
     }
 
     #[test]
@@ -352,7 +444,7 @@ mod tests {
             (rounded::<1>(&wave(k, 0.377), k, Format::Q4_0), weight.len() / n * GROUP);
         for (rows, packed) in weight.chunks(size).zip(packed.chunks(size)) {
             let (mut a, mut b, mut c) = ([[0.0; GROUP]; 1], [[0.0; GROUP]; 1], [[0.0; GROUP]; 1]);
-            let group = |bytes| Rows { bytes, stride: size / GROUP, ahead: size };
+            let group = |bytes| Rows { bytes, stride: size / GROUP, ahead: size, early: size };
             product(group(rows), Format::Q4_0, &one, &mut a);
             product(group(packed), Format::Q4_0Packed, &one, &mut b);
             portable::product(group(packed), Format::Q4_0Packed, &one, &mut c);

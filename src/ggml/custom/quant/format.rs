@@ -90,11 +90,21 @@ impl Format {
     }
 
     /// Returns how many times as large as they are the codes of part `b` of 32 are multiplied:
-    /// those of two bits stay where they are in their byte.
+    /// those of two bits, and every other part of [`Self::Q4K`], stay where they are in their byte.
     pub(super) const fn times(self, b: usize) -> i16 {
         match self {
             Self::TQ2_0 => 1 << (2 * (b % 4)),
+            Self::Q4K if b % 2 == 1 => 16,
             _ => 1,
+        }
+    }
+
+    /// Returns how many times as large as they are the sums of part `b` of 32 become: with
+    /// [`Kind::Two`] scales stay in the high half of 16 bits.
+    pub(super) fn unit(self, b: usize) -> f32 {
+        match self.kind() {
+            Kind::Two => 256.0,
+            Kind::One | Kind::Minimum => f32::from(self.times(b)),
         }
     }
 

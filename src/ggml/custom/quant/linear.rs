@@ -10,6 +10,7 @@ use std::cell::Cell;
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::FEW;
 use super::GROUP;
 use super::activations::BLOCK;
 use super::activations::Block;
@@ -32,8 +33,6 @@ use crate::ggml::tensor::Tensor;
 const TILE: usize = 16;
 /// Activations, in values, that stay in a core's own cache while the weight passes.
 const CHUNK: usize = 512 << 10;
-/// Most rows of activations for which memory is what a weight waits for.
-const FEW: usize = 4;
 
 impl GraphBuilder {
     /// Multiplies a weight `[k, n]` with tokens `[k, m]`, which gives `[n, m]`.

@@ -23,14 +23,12 @@ use std::arch::x86_64::_mm512_cvtph_ps;
 use std::arch::x86_64::_mm512_inserti32x4;
 use std::arch::x86_64::_mm512_inserti64x4;
 use std::arch::x86_64::_mm512_loadu_si512;
-use std::arch::x86_64::_mm512_mul_ps;
 use std::arch::x86_64::_mm512_or_si512;
 use std::arch::x86_64::_mm512_permutex2var_epi32;
 use std::arch::x86_64::_mm512_permutex2var_epi64;
 use std::arch::x86_64::_mm512_permutexvar_ps;
 use std::arch::x86_64::_mm512_set1_epi8;
 use std::arch::x86_64::_mm512_set1_epi32;
-use std::arch::x86_64::_mm512_set1_ps;
 use std::arch::x86_64::_mm512_setr_epi32;
 use std::arch::x86_64::_mm512_setr_epi64;
 use std::arch::x86_64::_mm512_setzero_ps;
@@ -38,7 +36,6 @@ use std::arch::x86_64::_mm512_setzero_si512;
 use std::arch::x86_64::_mm512_shuffle_epi8;
 use std::arch::x86_64::_mm512_shuffle_i64x2;
 use std::arch::x86_64::_mm512_sll_epi16;
-use std::arch::x86_64::_mm512_srai_epi16;
 use std::arch::x86_64::_mm512_srl_epi16;
 use std::arch::x86_64::_mm512_srli_epi16;
 use std::arch::x86_64::_mm512_srli_epi32;
@@ -46,6 +43,7 @@ use std::arch::x86_64::_mm512_sub_epi8;
 use std::arch::x86_64::_mm512_xor_si512;
 
 use super::GROUP;
+use super::avx512::Factors;
 use super::avx512::Part;
 use super::avx512::Read;
 use super::format::Format;
@@ -58,27 +56,40 @@ pub(super) struct Q4_0<const PACKED: bool>;
 
 impl<const PACKED: bool> Read<1> for Q4_0<PACKED> {
     const FORMAT: Format = if PACKED { Format::Q4_0Packed } else { Format::Q4_0 };
-    type Head = ();
-
-    unsafe fn head(_at: *const u8, _stride: usize) {}
+    type Head = __m512;
 
     #[inline(always)]
-    unsafe fn parts(_head: &(), at: *const u8, stride: usize, _step: usize) -> [Part; 1] {
+    unsafe fn head(at: *const u8, stride: usize) -> __m512 {
         // SAFETY: see `Read`.
         unsafe {
-            let ([first, second], scale) = match PACKED {
+            match PACKED {
+                true => spread(&at.cast::<[u16; GROUP]>().read_unaligned()),
+                false => halves(at, stride),
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn factors(head: &__m512) -> Factors {
+        // SAFETY: see `Read`.
+        unsafe { by(*head) }
+    }
+
+    #[inline(always)]
+    unsafe fn parts(_head: &__m512, at: *const u8, stride: usize, _step: usize) -> [Part; 1] {
+        // SAFETY: see `Read`.
+        unsafe {
+            let [first, second] = match PACKED {
                 true => {
                     let codes = at.add(2 * GROUP);
                     let codes = [codes, codes.add(64)].map(|at| _mm512_loadu_si512(at.cast()));
                     // The packed layout has the highest bit of each value turned.
                     let turned = _mm512_set1_epi8(0x88_u8 as i8);
-                    let codes = codes.map(|v| _mm512_xor_si512(v, turned));
-                    (codes, spread(&at.cast::<[u16; GROUP]>().read_unaligned()))
+                    codes.map(|v| _mm512_xor_si512(v, turned))
                 }
-                false => (words16(at.add(2), stride), halves(at, stride)),
+                false => words16(at.add(2), stride),
             };
-            let codes = [low(first), low(second), high(first), high(second)];
-            [Part { codes, scale, ..one() }]
+            [part([low(first), low(second), high(first), high(second)])]
         }
     }
 }
@@ -88,18 +99,26 @@ pub(super) struct Q8_0;
 
 impl Read<1> for Q8_0 {
     const FORMAT: Format = Format::Q8_0;
-    type Head = ();
-
-    unsafe fn head(_at: *const u8, _stride: usize) {}
+    type Head = __m512;
 
     #[inline(always)]
-    unsafe fn parts(_head: &(), at: *const u8, stride: usize, _step: usize) -> [Part; 1] {
+    unsafe fn head(at: *const u8, stride: usize) -> __m512 {
+        // SAFETY: see `Read`.
+        unsafe { halves(at, stride) }
+    }
+
+    #[inline(always)]
+    unsafe fn factors(head: &__m512) -> Factors {
+        // SAFETY: see `Read`.
+        unsafe { by(*head) }
+    }
+
+    #[inline(always)]
+    unsafe fn parts(_head: &__m512, at: *const u8, stride: usize, _step: usize) -> [Part; 1] {
         // SAFETY: see `Read`.
         unsafe {
-            let (codes, scale) = (words32(at.add(2), stride), halves(at, stride));
             let turned = _mm512_set1_epi8(0x80_u8 as i8);
-            let codes = codes.map(|v| _mm512_xor_si512(v, turned));
-            [Part { codes, scale, ..one() }]
+            [part(each(words32(at.add(2), stride), |v| _mm512_xor_si512(v, turned)))]
         }
     }
 }
@@ -109,28 +128,29 @@ pub(super) struct TQ2_0;
 
 impl Read<4> for TQ2_0 {
     const FORMAT: Format = Format::TQ2_0;
-    type Head = [__m512; 4];
+    type Head = __m512;
 
     #[inline(always)]
-    unsafe fn head(at: *const u8, stride: usize) -> [__m512; 4] {
+    unsafe fn head(at: *const u8, stride: usize) -> __m512 {
         // SAFETY: see `Read`.
-        unsafe {
-            let scale = halves(at.add(64), stride);
-            // Codes stay where they are in their byte.
-            each([0, 1, 2, 3], |b| {
-                _mm512_mul_ps(scale, _mm512_set1_ps(1.0 / f32::from(Self::FORMAT.times(b))))
-            })
-        }
+        unsafe { halves(at.add(64), stride) }
     }
 
     #[inline(always)]
-    unsafe fn parts(head: &[__m512; 4], at: *const u8, stride: usize, step: usize) -> [Part; 4] {
+    unsafe fn factors(head: &__m512) -> Factors {
+        // SAFETY: see `Read`.
+        unsafe { by(*head) }
+    }
+
+    #[inline(always)]
+    unsafe fn parts(_head: &__m512, at: *const u8, stride: usize, step: usize) -> [Part; 4] {
         // SAFETY: see `Read`.
         unsafe {
             let words = words32(at.add(32 * step), stride);
+            // Codes stay where they are in their byte.
             each([0, 1, 2, 3], |p| {
                 let mask = _mm512_set1_epi8(3 << (2 * p));
-                Part { codes: each(words, |v| _mm512_and_si512(v, mask)), scale: head[p], ..one() }
+                part(each(words, |v| _mm512_and_si512(v, mask)))
             })
         }
     }
@@ -168,10 +188,16 @@ impl Read<4> for Q3K {
     }
 
     #[inline(always)]
+    unsafe fn factors(head: &Self::Head) -> Factors {
+        // SAFETY: see `Read`.
+        unsafe { by(head.1) }
+    }
+
+    #[inline(always)]
     unsafe fn parts(head: &Self::Head, at: *const u8, stride: usize, step: usize) -> [Part; 4] {
         // SAFETY: see `Read`.
         unsafe {
-            let (scales, factor, bits) = head;
+            let (scales, _, bits) = head;
             let words = words32(at.add(32 + 32 * step), stride);
             let bits = each(*bits, |v| down(v, 4 * step));
             each([0, 1, 2, 3], |p| {
@@ -179,12 +205,8 @@ impl Read<4> for Q3K {
                 let code = |w: usize| {
                     _mm512_or_si512(moved(words[w], 2 * p, 0, 0x03), moved(bits[w], p, 2, 0x04))
                 };
-                Part {
-                    codes: [code(0), code(1), code(2), code(3)],
-                    scale: *factor,
-                    times: pair(scales[i / 2], [0, 4, 8, 12], i % 2 * 2),
-                    ..one()
-                }
+                let times = pair(scales[i / 2], [0, 4, 8, 12], i % 2 * 2);
+                Part { times, ..part([code(0), code(1), code(2), code(3)]) }
             })
         }
     }
@@ -204,21 +226,22 @@ impl Read<2> for Q4K {
     }
 
     #[inline(always)]
+    unsafe fn factors(head: &Packed) -> Factors {
+        // SAFETY: see `Read`.
+        unsafe { by_and_minima(head) }
+    }
+
+    #[inline(always)]
     unsafe fn parts(head: &Packed, at: *const u8, stride: usize, step: usize) -> [Part; 2] {
         // SAFETY: see `Read`.
         unsafe {
             let words = words32(at.add(16 + 32 * step), stride);
-            let part = |p: usize, codes, factors| {
-                let (scale, minimum) = scale_and_minimum(head, 2 * step + p, factors);
-                Part { codes, scale, minimum, ..one() }
-            };
-            let [factor, minimum] = head.factors;
+            let number = |p: usize, codes| Part { scale: scale(head, 2 * step + p), ..part(codes) };
             // High codes stay where they are in their byte.
-            let sixteenth = _mm512_mul_ps(factor, _mm512_set1_ps(1.0 / 16.0));
             let above = _mm512_set1_epi8(!NIBBLE);
             [
-                part(0, each(words, |v| low(v)), head.factors),
-                part(1, each(words, |v| _mm512_and_si512(v, above)), [sixteenth, minimum]),
+                number(0, each(words, |v| low(v))),
+                number(1, each(words, |v| _mm512_and_si512(v, above))),
             ]
         }
     }
@@ -238,18 +261,24 @@ impl Read<2> for Q5K {
     }
 
     #[inline(always)]
+    unsafe fn factors(head: &Self::Head) -> Factors {
+        // SAFETY: see `Read`.
+        unsafe { by_and_minima(&head.0) }
+    }
+
+    #[inline(always)]
     unsafe fn parts(head: &Self::Head, at: *const u8, stride: usize, step: usize) -> [Part; 2] {
         // SAFETY: see `Read`.
         unsafe {
             let (packed, bits) = head;
             let words = words32(at.add(48 + 32 * step), stride);
             let bits = each(*bits, |v| down(v, 2 * step));
-            let part = |p: usize, codes: [__m512i; 4]| {
-                let (scale, minimum) = scale_and_minimum(packed, 2 * step + p, packed.factors);
+            let number = |p: usize, codes: [__m512i; 4]| {
                 let code = |w: usize| _mm512_or_si512(codes[w], moved(bits[w], p, 4, 0x10));
-                Part { codes: [code(0), code(1), code(2), code(3)], scale, minimum, ..one() }
+                let scale = scale(packed, 2 * step + p);
+                Part { scale, ..part([code(0), code(1), code(2), code(3)]) }
             };
-            [part(0, each(words, |v| low(v))), part(1, each(words, |v| high(v)))]
+            [number(0, each(words, |v| low(v))), number(1, each(words, |v| high(v)))]
         }
     }
 }
@@ -268,39 +297,47 @@ impl Read<4> for Q6K {
     }
 
     #[inline(always)]
+    unsafe fn factors(head: &Self::Head) -> Factors {
+        // SAFETY: see `Read`.
+        unsafe { by(head.1) }
+    }
+
+    #[inline(always)]
     unsafe fn parts(head: &Self::Head, at: *const u8, stride: usize, step: usize) -> [Part; 4] {
         // SAFETY: see `Read`.
         unsafe {
-            let (scales, factor) = (head.0[step], head.1);
+            let scales = head.0[step];
             let at_low = at.add(64 * step);
             let (even, odd) = (words32(at_low, stride), words32(at_low.add(32), stride));
             let tops = words32(at.add(128 + 32 * step), stride);
-            let part = |p: usize, codes: [__m512i; 4]| {
+            let number = |p: usize, codes: [__m512i; 4]| {
                 let code = |w: usize| _mm512_or_si512(codes[w], moved(tops[w], 2 * p, 4, 0x30));
-                Part {
-                    codes: [code(0), code(1), code(2), code(3)],
-                    scale: factor,
-                    times: pair(scales, [0, 0, 8, 8], 2 * p),
-                    ..one()
-                }
+                let times = pair(scales, [0, 0, 8, 8], 2 * p);
+                Part { times, ..part([code(0), code(1), code(2), code(3)]) }
             };
             [
-                part(0, each(even, |v| low(v))),
-                part(1, each(odd, |v| low(v))),
-                part(2, each(even, |v| high(v))),
-                part(3, each(odd, |v| high(v))),
+                number(0, each(even, |v| low(v))),
+                number(1, each(odd, |v| low(v))),
+                number(2, each(even, |v| high(v))),
+                number(3, each(odd, |v| high(v))),
             ]
         }
     }
 }
 
-/// Returns a part without what a format with one scale does not have.
+/// Returns a part without what some formats have besides codes.
 #[target_feature(enable = "avx512f")]
 #[inline]
-fn one() -> Part {
-    let nothing = _mm512_setzero_si512();
+fn part(codes: [__m512i; 4]) -> Part {
+    Part { codes, scale: _mm512_setzero_ps(), times: _mm512_setzero_si512() }
+}
+
+/// Returns the factors of a format without minima.
+#[target_feature(enable = "avx512f")]
+#[inline]
+fn by(scale: __m512) -> Factors {
     let zero = _mm512_setzero_ps();
-    Part { codes: [nothing; 4], scale: zero, minimum: zero, times: nothing }
+    Factors { scale, minimum: zero, minima: [zero; 4] }
 }
 
 /// Returns what a function makes of each, always as one piece of code: registers that are passed
@@ -332,11 +369,19 @@ unsafe fn with_minima(at: *const u8, stride: usize) -> Packed {
 
 #[target_feature(enable = "avx512f,avx512bw")]
 #[inline]
-fn scale_and_minimum(head: &Packed, i: usize, factors: [__m512; 2]) -> (__m512, __m512) {
-    let value =
-        |codes: __m512i, factor| _mm512_mul_ps(_mm512_cvtepi32_ps(byte(codes, i % 4)), factor);
-    let [scale, minimum] = factors;
-    (value(head.scales[i / 4], scale), value(head.scales[2 + i / 4], minimum))
+fn by_and_minima(head: &Packed) -> Factors {
+    let [scale, minimum] = head.factors;
+    let minima = each([0, 1, 2, 3], |pair| {
+        _mm512_cvtepi32_ps(byte(head.scales[2 + pair / 2], 2 * (pair % 2), 1))
+    });
+    Factors { scale, minimum, minima }
+}
+
+/// Returns the scale of part `i`.
+#[target_feature(enable = "avx512f,avx512bw")]
+#[inline]
+fn scale(head: &Packed, i: usize) -> __m512 {
+    _mm512_cvtepi32_ps(byte(head.scales[i / 4], i % 4, 0))
 }
 
 /// Returns the low four bits of each byte.
@@ -371,18 +416,18 @@ fn down(v: __m512i, n_bits: usize) -> __m512i {
     _mm512_srl_epi16(v, _mm_cvtsi32_si128(n_bits as i32))
 }
 
-/// Returns byte `i` of each number.
+/// Returns byte `i` of each number, or of every other number byte `i + odd`.
 #[target_feature(enable = "avx512f,avx512bw")]
 #[inline]
-fn byte(v: __m512i, i: usize) -> __m512i {
+fn byte(v: __m512i, i: usize, odd: i32) -> __m512i {
     let zero = 0x8080_8000_u32 as i32;
-    let first = _mm512_setr_epi32(0, 4, 8, 12, 0, 4, 8, 12, 0, 4, 8, 12, 0, 4, 8, 12);
-    let take = _mm512_or_si512(first, _mm512_set1_epi32(zero | i as i32));
-    _mm512_shuffle_epi8(v, take)
+    let (b, d) = (4 + odd, 12 + odd);
+    let first = _mm512_setr_epi32(0, b, 8, d, 0, b, 8, d, 0, b, 8, d, 0, b, 8, d);
+    _mm512_shuffle_epi8(v, _mm512_or_si512(first, _mm512_set1_epi32(zero | i as i32)))
 }
 
-/// Returns bytes `i` and `i + 1` of what starts at byte `starts` of every four numbers, as two
-/// 16-bit integers with their signs.
+/// Returns bytes `i` and `i + 1` of what starts at byte `starts` of every four numbers, as the
+/// high halves of two 16-bit integers.
 #[target_feature(enable = "avx512f,avx512bw")]
 #[inline]
 fn pair(v: __m512i, starts: [i32; 4], i: usize) -> __m512i {
@@ -391,7 +436,7 @@ fn pair(v: __m512i, starts: [i32; 4], i: usize) -> __m512i {
         (at + 1) << 24 | 0x80 << 16 | at << 8 | 0x80
     });
     let take = _mm512_setr_epi32(a, b, c, d, a, b, c, d, a, b, c, d, a, b, c, d);
-    _mm512_srai_epi16::<8>(_mm512_shuffle_epi8(v, take))
+    _mm512_shuffle_epi8(v, take)
 }
 
 /// Loads sixteen bytes of eight rows: the first eight of each, then the others.

@@ -22,6 +22,8 @@ use crate::ggml::tensor::DType;
 
 /// Rows of a weight that are multiplied together.
 const GROUP: usize = 8;
+/// Most rows of activations for which memory is what a weight waits for.
+const FEW: usize = 4;
 
 /// Returns whether this processor multiplies faster here than with ggml's own kernels.
 fn is_fast() -> bool {
@@ -48,6 +50,16 @@ pub(in crate::ggml) fn wants_plain(dtype: DType) -> bool {
 pub fn ask_for(bytes: &[u8]) {
     #[cfg(target_arch = "x86_64")]
     avx512::ask_for(bytes);
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = bytes;
+}
+
+/// Asks memory for what will be wanted after that: to come near, but not into the nearest cache,
+/// which waits for few answers at once.
+#[inline]
+pub fn ask_early_for(bytes: &[u8]) {
+    #[cfg(target_arch = "x86_64")]
+    avx512::ask_early_for(bytes);
     #[cfg(not(target_arch = "x86_64"))]
     let _ = bytes;
 }

@@ -17,10 +17,12 @@ use crate::ggml::tensor::dequantize_into;
 /// 32 codes of one row, and how they become values.
 pub(super) struct Part {
     pub(super) codes: [u8; BLOCK],
-    /// Of the first 16 and of the last 16, in units of `scale`.
+    /// Of the first 16 and of the last 16, in units of the block's scale.
     pub(super) times: [i32; 2],
-    pub(super) scale: f32,
-    pub(super) minimum: f32,
+    /// In units of the block's factor for minima.
+    pub(super) minimum: i32,
+    /// The block's scale and its factor for minima.
+    pub(super) factors: [f32; 2],
 }
 
 /// See [`super::product`].
@@ -32,13 +34,14 @@ pub(super) fn product<const M: usize>(
 ) {
     weight.check(format, blocks.len());
     let mut sums = [[[0.0; 2]; GROUP]; M];
-    for (b, block) in blocks.iter().enumerate() {
+    let n_parts = format.block().0 / BLOCK;
+    for (b, blocks) in blocks.chunks_exact(n_parts).enumerate() {
         for row in 0..GROUP {
-            let part = part(weight, format, row, b);
+            let parts: Vec<Part> =
+                (0..n_parts).map(|i| part(weight, format, row, b * n_parts + i)).collect();
             for (m, sums) in sums.iter_mut().enumerate() {
                 for (lane, sum) in sums[row].iter_mut().enumerate() {
-                    let value = lane_value(format, &part, block, m, lane);
-                    *sum = value.mul_add(block.scales[m], *sum);
+                    add_block(sum, format, &parts, blocks, (m, lane));
                 }
             }
         }
@@ -48,27 +51,46 @@ pub(super) fn product<const M: usize>(
     }
 }
 
-/// Sums every other four products, from the first or from the second four on.
-fn lane_value<const M: usize>(
+/// Adds the products of a block: in each of its parts every other four, from the first or from the
+/// second four on, and every other minimum.
+fn add_block<const M: usize>(
+    sum: &mut f32,
     format: Format,
-    part: &Part,
-    block: &Block<M>,
-    m: usize,
-    lane: usize,
-) -> f32 {
-    let zero = i32::from(format.zero());
-    let sum = |h: usize, value: &dyn Fn(usize) -> i32| -> i32 {
-        let own = (16 * h..16 * h + 16).filter(|j| j / 4 % 2 == lane);
-        own.map(|j| value(j) * i32::from(block.bytes[m][j])).sum()
-    };
-    let half = |h: usize| sum(h, &|j| i32::from(part.codes[j]) - zero);
-    let both = (half(0) * part.times[0] + half(1) * part.times[1]) as f32 * part.scale;
-    match format.kind() {
-        Kind::One | Kind::Two => both,
-        Kind::Minimum => {
-            let sum = sum(0, &|_| 1) + sum(1, &|_| 1);
-            (-(sum as f32)).mul_add(part.minimum, both)
+    parts: &[Part],
+    blocks: &[Block<M>],
+    (m, lane): (usize, usize),
+) {
+    let [scale, factor] = parts[0].factors;
+    if let ([part], [block]) = (parts, blocks) {
+        let value = lane_value(format, part, &block.bytes[m], lane) * scale;
+        *sum = value.mul_add(block.scales[m], *sum);
+        return;
+    }
+    let (mut inner, mut minima) = (0.0, 0.0);
+    for (i, (part, block)) in parts.iter().zip(blocks).enumerate() {
+        let value = lane_value(format, part, &block.bytes[m], lane) * format.unit(i);
+        inner = f32::mul_add(value, block.scales[m], inner);
+        if format.kind() == Kind::Minimum && i % 2 == lane {
+            let all: i32 = block.bytes[m].iter().map(|v| i32::from(*v)).sum();
+            let all = block.scales[m] * format.unit(i) * -(all as f32);
+            minima = f32::mul_add(part.minimum as f32, all, minima);
         }
+    }
+    *sum = inner.mul_add(scale, *sum);
+    if format.kind() == Kind::Minimum {
+        *sum = minima.mul_add(factor, *sum);
+    }
+}
+
+fn lane_value(format: Format, part: &Part, bytes: &[i8; BLOCK], lane: usize) -> f32 {
+    let half = |h: usize| -> i32 {
+        let own = (16 * h..16 * h + 16).filter(|j| j / 4 % 2 == lane);
+        let code = |j: usize| i32::from(part.codes[j]) - i32::from(format.zero());
+        own.map(|j| code(j) * i32::from(bytes[j])).sum()
+    };
+    match format.kind() {
+        Kind::Two => (half(0) * part.times[0] + half(1) * part.times[1]) as f32,
+        Kind::One | Kind::Minimum => (half(0) + half(1)) as f32 * part.times[0] as f32,
     }
 }
 
@@ -109,7 +131,7 @@ fn half(at: &[u8]) -> f32 {
 }
 
 fn one(codes: [u8; BLOCK], scale: f32) -> Part {
-    Part { codes, times: [1; 2], scale, minimum: 0.0 }
+    Part { codes, times: [1; 2], minimum: 0, factors: [scale, 0.0] }
 }
 
 fn q4_0(at: &[u8]) -> Part {
@@ -135,9 +157,9 @@ fn with_minimum(at: &[u8], i: usize, codes: [u8; BLOCK]) -> Part {
     };
     Part {
         codes,
-        times: [1; 2],
-        scale: f32::from(scale) * half(at),
-        minimum: f32::from(minimum) * half(&at[2..]),
+        times: [scale.into(); 2],
+        minimum: minimum.into(),
+        factors: [half(at), half(&at[2..])],
     }
 }
 
@@ -152,8 +174,8 @@ fn q3k(at: &[u8], i: usize) -> Part {
     Part {
         codes: std::array::from_fn(code),
         times: [scale(2 * i), scale(2 * i + 1)],
-        scale: half(&at[108..]),
-        minimum: 0.0,
+        minimum: 0,
+        factors: [half(&at[108..]), 0.0],
     }
 }
 
@@ -165,8 +187,8 @@ fn q6k(at: &[u8], i: usize) -> Part {
     Part {
         codes: std::array::from_fn(code),
         times: [scale(2 * i), scale(2 * i + 1)],
-        scale: half(&at[208..]),
-        minimum: 0.0,
+        minimum: 0,
+        factors: [half(&at[208..]), 0.0],
     }
 }
 
@@ -192,14 +214,14 @@ mod tests {
             let format = Format::of(dtype).unwrap();
             let weight = quantize(dtype, &values, k).unwrap();
             assert_eq!(format.row_bytes(k), Some(weight.len() / GROUP), "{dtype}");
-            let rows = Rows { bytes: &weight, stride: weight.len() / GROUP, ahead: 0 };
+            let rows = Rows { bytes: &weight, stride: weight.len() / GROUP, ahead: 0, early: 0 };
             let want = dequantize(dtype, &weight, GROUP * k).unwrap();
             for (i, want) in want.iter().enumerate() {
                 let part = part(rows, format, i / k, i % k / BLOCK);
                 let j = i % BLOCK;
                 let code = f32::from(i16::from(part.codes[j]) - format.zero());
-                let scale = part.times[j / 16] as f32 * part.scale;
-                let got = code * scale - part.minimum;
+                let [scale, factor] = part.factors;
+                let got = code * part.times[j / 16] as f32 * scale - part.minimum as f32 * factor;
                 assert!((got - want).abs() < 1e-5, "{dtype} {i}: {got}, not {want}");
             }
         }

@@ -4,12 +4,15 @@
 
 use super::GROUP;
 use super::activations::BLOCK;
+use super::ask_early_for;
 use super::ask_for;
 use super::format::Format;
 use crate::ggml::custom::Taken;
 
 /// Bytes that memory is asked for ahead, at each of eight places.
-const AHEAD: usize = 512;
+const AHEAD: usize = 256;
+/// Bytes that it is asked for early.
+const EARLY: usize = 1536;
 
 /// Eight rows of a weight.
 #[derive(Clone, Copy)]
@@ -20,6 +23,8 @@ pub(super) struct Rows<'a> {
     pub(super) stride: usize,
     /// What will be wanted next lies so many bytes behind what is read.
     pub(super) ahead: usize,
+    /// What will be wanted after that lies so many behind it.
+    pub(super) early: usize,
 }
 
 impl Rows<'_> {
@@ -52,10 +57,13 @@ impl<'a> Part<'a> {
 
     pub(super) fn group(&self, group: usize) -> Rows<'a> {
         let [first, second, last] = [0, 1, GROUP - 1].map(|i| self.row(group, i));
+        let group_bytes = GROUP * self.row_bytes;
+        let [ahead, early] = if self.apart { [AHEAD, EARLY] } else { [group_bytes; 2] };
         Rows {
             bytes: &self.bytes[first * self.row_bytes..(last + 1) * self.row_bytes],
             stride: (second - first) * self.row_bytes,
-            ahead: if self.apart { AHEAD } else { GROUP * self.row_bytes },
+            ahead,
+            early,
         }
     }
 
@@ -67,11 +75,14 @@ impl<'a> Part<'a> {
         }
     }
 
-    /// Asks memory for the start of the first group.
+    /// Asks memory for what is read first, at each place.
     pub(super) fn ask_for_start(&self) {
-        let first = self.group(0);
-        for row in first.bytes.chunks(first.stride) {
-            ask_for(&row[..self.row_bytes.min(AHEAD)]);
+        let run = if self.apart { self.n_groups * self.row_bytes } else { self.row_bytes };
+        for i in 0..GROUP {
+            let start = &self.bytes[self.row(0, i) * self.row_bytes..][..run.min(EARLY)];
+            let (first, rest) = start.split_at(run.min(AHEAD));
+            ask_for(first);
+            ask_early_for(rest);
         }
     }
 }
