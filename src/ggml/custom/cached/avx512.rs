@@ -3,7 +3,7 @@
 //! In: queries in f32 and cells as they are kept. Out: mixed values in f32.
 
 use std::arch::x86_64::__m512;
-use std::arch::x86_64::_MM_HINT_T1;
+use std::arch::x86_64::_MM_HINT_T2;
 use std::arch::x86_64::_mm_loadu_si128;
 use std::arch::x86_64::_mm_prefetch;
 use std::arch::x86_64::_mm_storeu_ps;
@@ -174,7 +174,7 @@ fn run<K: Kept>(q: &[f32], cells: &Cells<'_>, out: &mut [f32]) {
 #[inline]
 fn ask_for(ahead: *const u8, i: usize) {
     // SAFETY: every processor of this kind has the instruction, which reads nothing.
-    unsafe { _mm_prefetch::<_MM_HINT_T1>(ahead.wrapping_add(i).cast()) };
+    unsafe { _mm_prefetch::<_MM_HINT_T2>(ahead.wrapping_add(i).cast()) };
 }
 
 /// Multiplies four queries with the keys of a block, four at a time; memory is asked for what
