@@ -1,12 +1,16 @@
 //! Attention of tokens over a cache, as an operation of a graph.
 //!
 //! In: queries, the cache's cells and which of them each token sees. Out: mixed values.
+//! Few tokens are answered chunk by chunk of the cells, by any thread, and the chunks joined
+//! after that; many are answered each by one thread, which joins as it goes.
 
 use super::Answer;
 use super::BLOCK;
+use super::CHUNK;
 use super::Cells;
 use super::HEADS;
 use super::STEP;
+use super::Tops;
 use super::WIDTH_MAX;
 use super::fastest;
 use crate::error::Result;
@@ -15,6 +19,14 @@ use crate::ggml::custom::Split;
 use crate::ggml::graph::GraphBuilder;
 use crate::ggml::tensor::DType;
 use crate::ggml::tensor::Tensor;
+use crate::kernel::math;
+
+/// Most tokens whose chunks are answered apart: more keep all threads busy anyway.
+const FEW: usize = 4;
+/// Chunks from which on a thread takes all heads that share their keys, which are near then.
+const MANY: usize = 8;
+/// Numbers behind what four heads mixed: their [`Tops`], and a line of the caches to itself.
+const TOPS: usize = 16;
 
 impl GraphBuilder {
     /// Attends: `q` `[d, n_head, m]`, `k` and `v` `[d * n_head_kv, n]` (f16, q8_0 or q4_0, both the
@@ -44,32 +56,146 @@ impl GraphBuilder {
             && d <= WIDTH_MAX;
         let Some(answer) = fastest(k.dtype()).filter(|_| fits) else { return Ok(None) };
         self.count(2 * n * q.shape().n_elements());
-        let dtype = k.dtype();
-        let split = Split::Elements(HEADS * d);
-        self.custom(&[d, n_head, m], &[q, k, v, mask], split, move |call| {
-            attend(answer, (dtype, n), (d, n_head, n_head_kv), call);
-        })
-        .map(Some)
+        let form = Form { answer, dtype: k.dtype(), n, d, n_head, n_head_kv };
+        let (inputs, heads) = ([q, k, v, mask], Split::Elements(HEADS * d));
+        if n <= CHUNK || m > FEW {
+            let attend = move |call: &mut Call<'_>| form.attend(call);
+            return self.custom(&[d, n_head, m], &inputs, heads, attend).map(Some);
+        }
+        let (n_groups, n_chunks, width) = (n_head / HEADS, n.div_ceil(CHUNK), HEADS * d + TOPS);
+        let rows = if n_chunks < MANY { 1 } else { n_groups / n_head_kv };
+        let parts = Split::Tiles { rows, columns: width };
+        let sides = [width, n_groups, n_chunks, m];
+        let parts = self.custom(&sides, &inputs, parts, move |call| form.attend_apart(call))?;
+        self.custom(&[d, n_head, m], &[parts], heads, move |call| form.join(call)).map(Some)
     }
 }
 
-/// Answers this thread's heads.
-fn attend(
+/// What heads look like.
+#[derive(Clone, Copy)]
+struct Form {
     answer: Answer,
-    (dtype, n): (DType, usize),
-    (d, n_head, n_head_kv): (usize, usize, usize),
-    call: &mut Call<'_>,
-) {
-    let (q, mask) = (call.f32(0), call.f16_bits(3));
-    let (keys, values) = (call.blocks(1, dtype), call.blocks(2, dtype));
-    let stride = keys.len() / n;
-    let first = call.first;
-    for (i, out) in call.out.chunks_exact_mut(HEADS * d).enumerate() {
-        let at = first + i * HEADS * d;
-        let (token, head) = (at / (d * n_head), at / d % n_head);
-        let column = head / (n_head / n_head_kv) * (stride / n_head_kv);
-        let cells = Cells { keys, values, stride, column, mask: &mask[token * n..][..n] };
-        answer(&q[at..][..HEADS * d], &cells, out);
+    dtype: DType,
+    /// Cells.
+    n: usize,
+    d: usize,
+    n_head: usize,
+    n_head_kv: usize,
+}
+
+impl Form {
+    /// Answers four heads of a token from one chunk.
+    fn answer(
+        &self,
+        call: &Call<'_>,
+        (token, head): (usize, usize),
+        chunk: usize,
+        mixed: &mut [f32],
+    ) -> Tops {
+        let (q, mask) = (call.f32(0), call.f16_bits(3));
+        let (keys, values) = (call.blocks(1, self.dtype), call.blocks(2, self.dtype));
+        let stride = keys.len() / self.n;
+        let cells = chunk * CHUNK..self.n.min((chunk + 1) * CHUNK);
+        let bytes = cells.start * stride..cells.end * stride;
+        let cells = Cells {
+            keys: &keys[bytes.clone()],
+            values: &values[bytes],
+            stride,
+            column: head / (self.n_head / self.n_head_kv) * (stride / self.n_head_kv),
+            mask: &mask[token * self.n..][cells],
+        };
+        let at = (token * self.n_head + head) * self.d;
+        (self.answer)(&q[at..][..HEADS * self.d], &cells, mixed)
+    }
+
+    /// Answers this thread's heads.
+    fn attend(&self, call: &mut Call<'_>) {
+        let mut more = [0.0; HEADS * WIDTH_MAX];
+        let more = &mut more[..HEADS * self.d];
+        let (first, out) = (call.first, std::mem::take(&mut call.out));
+        for (i, mixed) in out.chunks_exact_mut(HEADS * self.d).enumerate() {
+            let head = first / self.d + i * HEADS;
+            let of = (head / self.n_head, head % self.n_head);
+            let mut tops = self.answer(call, of, 0, mixed);
+            for chunk in 1..self.n.div_ceil(CHUNK) {
+                let of_more = self.answer(call, of, chunk, more);
+                tops.join(mixed, &of_more, more);
+            }
+            tops.finish(mixed);
+        }
+    }
+
+    /// Answers four heads at a time from chunks, as this thread gets them: see [`Form::join`].
+    fn attend_apart(&self, call: &mut Call<'_>) {
+        let (n_groups, n_chunks) = (self.n_head / HEADS, self.n.div_ceil(CHUNK));
+        let mut mixed = [0.0; HEADS * WIDTH_MAX];
+        let mixed = &mut mixed[..HEADS * self.d];
+        while let Some(mut own) = call.take() {
+            for row in own.rows() {
+                let of = (row / n_groups / n_chunks, row % n_groups * HEADS);
+                let tops = self.answer(call, of, row / n_groups % n_chunks, mixed);
+                own.put(row, 0, mixed);
+                own.put(row, mixed.len(), &tops.most);
+                own.put(row, mixed.len() + HEADS, &tops.sum);
+            }
+        }
+    }
+
+    /// Joins what chunks gave, for this thread's heads.
+    fn join(&self, call: &mut Call<'_>) {
+        let (n_groups, n_chunks) = (self.n_head / HEADS, self.n.div_ceil(CHUNK));
+        let (parts, len) = (call.f32(0), HEADS * self.d);
+        let first = call.first / len;
+        for (i, mixed) in call.out.chunks_exact_mut(len).enumerate() {
+            let (token, group) = ((first + i) / n_groups, (first + i) % n_groups);
+            let part = |chunk: usize| {
+                let row = (token * n_chunks + chunk) * n_groups + group;
+                parts[row * (len + TOPS)..][..len + TOPS].split_at(len)
+            };
+            let (start, tops) = part(0);
+            mixed.copy_from_slice(start);
+            let mut tops = Tops::of(tops);
+            for chunk in 1..n_chunks {
+                let (more, of_more) = part(chunk);
+                tops.join(mixed, &Tops::of(of_more), more);
+            }
+            tops.finish(mixed);
+        }
+    }
+}
+
+impl Tops {
+    /// Reads those that a chunk left.
+    fn of(numbers: &[f32]) -> Self {
+        let four = |first: usize| std::array::from_fn(|h| numbers[first + h]);
+        Self { most: four(0), sum: four(HEADS) }
+    }
+
+    /// Adds what came of more cells.
+    fn join(&mut self, mixed: &mut [f32], other: &Self, more: &[f32]) {
+        let d = mixed.len() / HEADS;
+        let heads = mixed.chunks_exact_mut(d).zip(more.chunks_exact(d)).enumerate();
+        for (h, (mixed, more)) in heads.filter(|(h, _)| other.sum[*h] > 0.0) {
+            if self.sum[h] == 0.0 {
+                mixed.copy_from_slice(more);
+                (self.most[h], self.sum[h]) = (other.most[h], other.sum[h]);
+                continue;
+            }
+            let most = self.most[h].max(other.most[h]);
+            let faded = |of: f32| if of == most { 1.0 } else { math::exp(of - most) };
+            let (old, new) = (faded(self.most[h]), faded(other.most[h]));
+            (self.most[h], self.sum[h]) = (most, self.sum[h] * old + other.sum[h] * new);
+            mixed.iter_mut().zip(more).for_each(|(a, b)| *a = *a * old + b * new);
+        }
+    }
+
+    /// Divides by the sums of the weights.
+    fn finish(&self, mixed: &mut [f32]) {
+        let d = mixed.len() / HEADS;
+        for (mixed, sum) in mixed.chunks_exact_mut(d).zip(self.sum) {
+            let factor = 1.0 / sum;
+            mixed.iter_mut().for_each(|v| *v *= factor);
+        }
     }
 }
 
@@ -184,7 +310,7 @@ mod tests {
     #[test]
     fn answers_equal_the_formula_and_depend_on_nothing_but_what_is_seen() {
         for kept in [DType::F16, DType::Q8_0, DType::Q4_0] {
-            let case = Case { n: 512, m: 5, seen: 200, kept };
+            let case = Case { n: 768, m: 5, seen: 600, kept };
             let want = case.expected();
             let Some(got) = case.answer(2, false) else {
                 return assert!(fastest(kept).is_none(), "a fast processor takes this shape");
@@ -198,13 +324,18 @@ mod tests {
             let by_ggml = case.answer(2, true).unwrap();
             assert!(error(&got) < 1e-5, "{kept}: {:.1e}", error(&got));
             assert!(error(&got) <= error(&by_ggml), "{kept}: {:.1e}", error(&by_ggml));
-            for (m, threads) in [(5, 1), (5, 3), (1, 2)] {
+            for (m, threads) in [(5, 1), (5, 3), (1, 2), (2, 5), (4, 1)] {
                 let some = Case { m, ..case }.answer(threads, false).unwrap();
                 assert!(some == got[..m * D * N_HEAD], "{kept}: {m} tokens, {threads} threads");
             }
             // The keys are the same waves: more cells that nobody sees change nothing.
-            let more = Case { n: 768, ..case }.answer(2, false).unwrap();
-            assert!(more == got, "{kept}: unseen cells");
+            for m in [5, 1] {
+                let more = Case { n: 2304, m, ..case }.answer(2, false).unwrap();
+                assert!(more == got[..m * D * N_HEAD], "{kept}: unseen cells, {m} tokens");
+            }
+            // What fits in one chunk is the same where there are several.
+            let [one, three] = [256, 768].map(|n| Case { n, m: 1, seen: 200, kept });
+            assert!(one.answer(2, false) == three.answer(2, false), "{kept}: one chunk");
         }
     }
 

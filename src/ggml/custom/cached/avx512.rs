@@ -38,7 +38,7 @@ use super::BLOCK;
 use super::Cells;
 use super::HEADS;
 use super::STEP;
-use super::WIDTH_MAX;
+use super::Tops;
 use crate::ggml::tensor::DType;
 use crate::kernel::math;
 
@@ -138,20 +138,19 @@ pub(super) fn answer(dtype: DType) -> Option<Answer> {
     })
 }
 
-fn answer_from<K: Kept>(q: &[f32], cells: &Cells<'_>, out: &mut [f32]) {
+fn answer_from<K: Kept>(q: &[f32], cells: &Cells<'_>, mixed: &mut [f32]) -> Tops {
     let d = q.len() / HEADS;
-    let fits = q.len() == out.len() && d.is_multiple_of(STEP) && d <= WIDTH_MAX;
+    let fits = q.len() == mixed.len() && d.is_multiple_of(STEP);
     assert!(fits && cells.mask.len().is_multiple_of(BLOCK), "four heads, whole blocks");
     // SAFETY: this function is only handed out where the processor has AVX-512.
-    unsafe { run::<K>(q, cells, out) }
+    unsafe { run::<K>(q, cells, mixed) }
 }
 
 #[target_feature(enable = "avx512f")]
-fn run<K: Kept>(q: &[f32], cells: &Cells<'_>, out: &mut [f32]) {
+fn run<K: Kept>(q: &[f32], cells: &Cells<'_>, mixed: &mut [f32]) -> Tops {
     let d = q.len() / HEADS;
     let (mut most, mut sum) = ([f32::NEG_INFINITY; HEADS], [0.0; HEADS]);
-    let mut mixed = [0.0; HEADS * WIDTH_MAX];
-    let mixed = &mut mixed[..HEADS * d];
+    mixed.fill(0.0);
     for (b, mask) in cells.mask.chunks_exact(BLOCK).enumerate() {
         if mask.iter().all(|m| *m == HIDDEN) {
             continue;
@@ -164,10 +163,7 @@ fn run<K: Kept>(q: &[f32], cells: &Cells<'_>, out: &mut [f32]) {
         let faded = weigh(&mut scores, mask, &mut most, &mut sum);
         mix::<K>(&scores, faded, values, (cells.stride, next), mixed);
     }
-    for ((out, mixed), sum) in out.chunks_exact_mut(d).zip(mixed.chunks_exact(d)).zip(sum) {
-        let factor = 1.0 / sum;
-        out.iter_mut().zip(mixed).for_each(|(o, v)| *o = v * factor);
-    }
+    Tops { most, sum }
 }
 
 /// Asks memory for a piece before it is wanted.

@@ -3,7 +3,8 @@
 //! In: queries, the cache's cells in f16, q8_0 or q4_0, and which of them each token sees.
 //! Out: mixed values. [`attend`] is the way in, [`avx512`] does it.
 //! Four heads that share their keys go through the cells together, so that a cell is widened once
-//! for all four.
+//! for all four. They do so for [`CHUNK`] cells on their own, and what came of those is joined in
+//! their order: so a token alone has work for many threads, too.
 //! Source: online softmax (Milakov and Gimelshein, 2018).
 //! Invariant: a head's answer depends on its query and the cells it sees alone, bit for bit: not
 //! on the batch, the threads, or how many cells it does not see.
@@ -18,6 +19,8 @@ use crate::ggml::tensor::DType;
 const HEADS: usize = 4;
 /// Cells between two looks at the greatest score; what a cache has is a multiple of it.
 const BLOCK: usize = 64;
+/// Cells that are gone through on their own.
+const CHUNK: usize = 4 * BLOCK;
 /// Widths of heads are a multiple of it.
 const STEP: usize = 64;
 /// Widest head.
@@ -37,8 +40,16 @@ struct Cells<'a> {
     mask: &'a [u16],
 }
 
-/// Answers the queries of four heads from what they look at.
-type Answer = fn(q: &[f32], cells: &Cells<'_>, out: &mut [f32]);
+/// What weights of four heads are in units of, and their sums in those units.
+#[derive(Clone, Copy)]
+struct Tops {
+    most: [f32; HEADS],
+    sum: [f32; HEADS],
+}
+
+/// Answers the queries of four heads from what they look at: writes the sums of weighted values,
+/// which are yet to be divided by those of the weights.
+type Answer = fn(q: &[f32], cells: &Cells<'_>, mixed: &mut [f32]) -> Tops;
 
 /// Returns the kernel for caches of a type, if this processor has one.
 fn fastest(dtype: DType) -> Option<Answer> {
