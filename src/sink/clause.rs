@@ -187,6 +187,7 @@ fn is_dotted(word: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::random::Rng;
 
     fn clauses(chunks: impl IntoIterator<Item = impl AsRef<str>>) -> Vec<Clause> {
         let mut cutter = ClauseCutter::new();
@@ -275,13 +276,8 @@ mod tests {
             "- ",
         ];
         let seed = std::env::var("SEED").map_or(1, |s| s.parse().unwrap());
-        let mut state: u64 = seed;
-        let mut below = |n: usize| {
-            state = state
-                .wrapping_mul(6_364_136_223_846_793_005)
-                .wrapping_add(1_442_695_040_888_963_407);
-            (state >> 33) as usize % n
-        };
+        let mut random = Rng(seed);
+        let mut below = |n: usize| random.below(n);
         for round in 0..400 {
             let text: String = (0..below(150)).map(|_| pieces[below(pieces.len())]).collect();
             let whole = clauses([&text]);
