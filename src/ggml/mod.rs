@@ -40,6 +40,7 @@ pub use custom::Call;
 pub use custom::Split;
 pub use custom::ask_early_for;
 pub use custom::ask_for;
+pub use custom::attention_bytes;
 pub use gpu::DeviceInfo;
 pub use gpu::GpuSample;
 pub use gpu::HeadShape;

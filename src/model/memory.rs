@@ -7,6 +7,7 @@
 
 use crate::error::Error;
 use crate::error::Result;
+use crate::ggml::attention_bytes;
 use crate::gguf::Gguf;
 use crate::gguf::TensorInfo;
 use crate::gguf::TensorType;
@@ -240,7 +241,8 @@ pub fn kv_size(h: &HParams, shape: &KvShape) -> Result<KvSize> {
 }
 
 /// Returns the most bytes that computing takes beside weights and cache: intermediate values and
-/// inputs of a batch, masks for every position of the context, logits.
+/// inputs of a batch, masks for every position of the context, what a token's attention gives for
+/// each part of it, logits.
 pub fn compute_bytes(h: &HParams, shape: &KvShape) -> u64 {
     let widest = h.layers.iter().map(|l| l.n_ff).max().unwrap_or(0) + 4 * h.n_embd;
     // A vocabulary's row in the graph, and what is made of it.
@@ -248,7 +250,12 @@ pub fn compute_bytes(h: &HParams, shape: &KvShape) -> u64 {
     let ring = ring_cells(h, shape.n_ctx, shape.n_batch);
     let cells = full_cells(shape.n_ctx).saturating_add(ring);
     let masks = shape.n_batch.saturating_mul(cells).saturating_mul(size_of::<u16>());
-    values.saturating_mul(size_of::<f32>()).saturating_add(masks) as u64
+    let attention = h.layers.iter().map(|l| {
+        let n = if l.kind == LayerKind::Full { full_cells(shape.n_ctx) } else { ring };
+        attention_bytes(l.n_head, l.head_dim, n, shape.n_batch)
+    });
+    let beside = masks.saturating_add(attention.max().unwrap_or(0));
+    values.saturating_mul(size_of::<f32>()).saturating_add(beside) as u64
 }
 
 /// Checks that a KV cache of `shape`, what computing with it takes, and `other_bytes` fit into

@@ -151,7 +151,7 @@ fn packed_weights_answer_like_plain_ones() {
 fn what_the_memory_limit_counts_is_enough() {
     let engine = Engine::open(&tiny(), None, &one_thread()).unwrap();
     let h = engine.decoder().hparams();
-    for (n_ctx, n_batch) in [(N_CTX, 512), (4096, 512), (4096, 64)] {
+    for (n_ctx, n_batch) in [(N_CTX, 512), (4096, 512), (4096, 64), (4096, 4)] {
         let shape = KvShape { n_ctx, n_batch, dtype: TensorType::F16 };
         let counted = memory::compute_bytes(h, &shape);
         let backend = BackendOptions { n_threads: 1, gpu: None };

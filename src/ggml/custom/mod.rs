@@ -10,6 +10,7 @@ mod fused;
 mod quant;
 mod tiles;
 
+pub use cached::attention_bytes;
 pub use call::Call;
 pub(super) use call::Custom;
 pub(super) use call::SRC_MAX;

@@ -71,6 +71,14 @@ impl GraphBuilder {
     }
 }
 
+/// Returns the most bytes that `attend_cells` takes beside its result, for `n_head` heads of
+/// `d` numbers, at most `m` tokens at a time and `n` cells.
+pub fn attention_bytes(n_head: usize, d: usize, n: usize, m: usize) -> usize {
+    let width = d + TOPS / HEADS;
+    let chunks = n.div_ceil(CHUNK).saturating_mul(m.min(FEW));
+    chunks.saturating_mul(n_head * width * size_of::<f32>())
+}
+
 /// What heads look like.
 #[derive(Clone, Copy)]
 struct Form {

@@ -13,6 +13,8 @@ mod attend;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 
+pub use attend::attention_bytes;
+
 use crate::ggml::tensor::DType;
 
 /// Heads that are answered together.
