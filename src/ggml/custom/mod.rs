@@ -2,6 +2,7 @@
 //!
 //! In: a safe Rust kernel over slices. Out: a graph node that ggml's threads compute.
 
+mod ask;
 mod cached;
 mod call;
 mod dense;
@@ -10,6 +11,8 @@ mod fused;
 mod quant;
 mod tiles;
 
+pub use ask::ask_early_for;
+pub use ask::ask_for;
 pub use cached::attention_bytes;
 pub use call::Call;
 pub(super) use call::Custom;
@@ -17,8 +20,6 @@ pub(super) use call::SRC_MAX;
 pub use call::Split;
 use call::Taken;
 pub(super) use call::run;
-pub use quant::ask_early_for;
-pub use quant::ask_for;
 pub(super) use quant::multiplies;
 pub(super) use quant::wants_plain;
 pub(super) use tiles::dots;

@@ -62,7 +62,7 @@ impl GraphBuilder {
             let attend = move |call: &mut Call<'_>| form.attend(call);
             return self.custom(&[d, n_head, m], &inputs, heads, attend).map(Some);
         }
-        let (n_groups, n_chunks, width) = (n_head / HEADS, n.div_ceil(CHUNK), HEADS * d + TOPS);
+        let [width, n_groups, n_chunks] = form.parts();
         let rows = if n_chunks < MANY { 1 } else { n_groups / n_head_kv };
         let parts = Split::Tiles { rows, columns: width };
         let sides = [width, n_groups, n_chunks, m];
@@ -92,6 +92,12 @@ struct Form {
 }
 
 impl Form {
+    /// Returns the sides of what chunks of one token give: numbers of four heads, heads by four,
+    /// chunks.
+    fn parts(&self) -> [usize; 3] {
+        [HEADS * self.d + TOPS, self.n_head / HEADS, self.n.div_ceil(CHUNK)]
+    }
+
     /// Answers four heads of a token from one chunk.
     fn answer(
         &self,
@@ -118,6 +124,7 @@ impl Form {
 
     /// Answers this thread's heads.
     fn attend(&self, call: &mut Call<'_>) {
+        let [.., n_chunks] = self.parts();
         let mut more = [0.0; HEADS * WIDTH_MAX];
         let more = &mut more[..HEADS * self.d];
         let (first, out) = (call.first, std::mem::take(&mut call.out));
@@ -125,7 +132,7 @@ impl Form {
             let head = first / self.d + i * HEADS;
             let of = (head / self.n_head, head % self.n_head);
             let mut tops = self.answer(call, of, 0, mixed);
-            for chunk in 1..self.n.div_ceil(CHUNK) {
+            for chunk in 1..n_chunks {
                 let of_more = self.answer(call, of, chunk, more);
                 tops.join(mixed, &of_more, more);
             }
@@ -135,7 +142,7 @@ impl Form {
 
     /// Answers four heads at a time from chunks, as this thread gets them: see [`Form::join`].
     fn attend_apart(&self, call: &mut Call<'_>) {
-        let (n_groups, n_chunks) = (self.n_head / HEADS, self.n.div_ceil(CHUNK));
+        let [_, n_groups, n_chunks] = self.parts();
         let mut mixed = [0.0; HEADS * WIDTH_MAX];
         let mixed = &mut mixed[..HEADS * self.d];
         while let Some(mut own) = call.take() {
@@ -151,14 +158,14 @@ impl Form {
 
     /// Joins what chunks gave, for this thread's heads.
     fn join(&self, call: &mut Call<'_>) {
-        let (n_groups, n_chunks) = (self.n_head / HEADS, self.n.div_ceil(CHUNK));
+        let [width, n_groups, n_chunks] = self.parts();
         let (parts, len) = (call.f32(0), HEADS * self.d);
         let first = call.first / len;
         for (i, mixed) in call.out.chunks_exact_mut(len).enumerate() {
             let (token, group) = ((first + i) / n_groups, (first + i) % n_groups);
             let part = |chunk: usize| {
                 let row = (token * n_chunks + chunk) * n_groups + group;
-                parts[row * (len + TOPS)..][..len + TOPS].split_at(len)
+                parts[row * width..][..width].split_at(len)
             };
             let (start, tops) = part(0);
             mixed.copy_from_slice(start);

@@ -3,9 +3,7 @@
 //! In: queries in f32 and cells as they are kept. Out: mixed values in f32.
 
 use std::arch::x86_64::__m512;
-use std::arch::x86_64::_MM_HINT_T2;
 use std::arch::x86_64::_mm_loadu_si128;
-use std::arch::x86_64::_mm_prefetch;
 use std::arch::x86_64::_mm_storeu_ps;
 use std::arch::x86_64::_mm256_loadu_si256;
 use std::arch::x86_64::_mm256_set1_epi16;
@@ -39,6 +37,7 @@ use super::Cells;
 use super::HEADS;
 use super::STEP;
 use super::Tops;
+use crate::ggml::custom::ask;
 use crate::ggml::tensor::DType;
 use crate::kernel::math;
 
@@ -166,13 +165,6 @@ fn run<K: Kept>(q: &[f32], cells: &Cells<'_>, mixed: &mut [f32]) -> Tops {
     Tops { most, sum }
 }
 
-/// Asks memory for a piece before it is wanted.
-#[inline]
-fn ask_for(ahead: *const u8, i: usize) {
-    // SAFETY: every processor of this kind has the instruction, which reads nothing.
-    unsafe { _mm_prefetch::<_MM_HINT_T2>(ahead.wrapping_add(i).cast()) };
-}
-
 /// Multiplies four queries with the keys of a block, four at a time; memory is asked for what
 /// lies at the same places from `ahead` on.
 #[target_feature(enable = "avx512f")]
@@ -187,7 +179,7 @@ fn score<K: Kept>(q: &[f32], keys: &[u8], stride: usize, ahead: *const u8) -> Sc
             // SAFETY: cell `c + j` has `d` numbers, see above; so has every query.
             let key = |j: usize| unsafe { K::load(keys.as_ptr().add(at(j))) };
             let key = [key(0), key(1), key(2), key(3)];
-            (0..4).for_each(|j| ask_for(ahead, at(j)));
+            (0..4).for_each(|j| ask::early(ahead.wrapping_add(at(j))));
             for half in 0..2 {
                 for (h, sums) in sums.iter_mut().enumerate() {
                     let i = h * d + piece * PIECE + half * LANES;
@@ -298,7 +290,7 @@ fn mix<K: Kept>(
             let value = |j: usize| unsafe { K::load(values.as_ptr().add(at(j))) };
             let (first, last) = (value(0), value(1));
             let value = [first[0], first[1], last[0], last[1]];
-            [0, 1].into_iter().for_each(|j| ask_for(ahead, at(j)));
+            [0, 1].into_iter().for_each(|j| ask::early(ahead.wrapping_add(at(j))));
             for (weights, sums) in weights.iter().zip(&mut sums) {
                 let weight = _mm512_set1_ps(weights[c]);
                 for (sum, value) in sums.iter_mut().zip(value) {

@@ -18,19 +18,18 @@ const FOUR: usize = 4;
 #[repr(C, align(64))]
 pub(super) struct Block<const M: usize> {
     pub(super) bytes: [[i8; BLOCK]; M],
-    /// What products begin with: of every other four values in the low half, of the other fours
-    /// in the high one. [`Kind::One`] has one number, [`Kind::Two`] one of the first 16 values and
-    /// one of the last 16. [`Kind::Minimum`] has the sum of all values as f32, with its sign
-    /// turned, in the low half, and that of the next block in the high one; every other block
-    /// has nothing.
-    pub(super) starts: [[i64; 2]; M],
+    /// What products begin with, one number for every other four values and one for the others.
+    /// [`Kind::One`] has one such pair, [`Kind::Two`] one for the first 16 values and one for the
+    /// last 16. [`Kind::Minimum`] has the bits of the sum of all values as f32, with its sign
+    /// turned, and those of the next block's; every other block has nothing.
+    pub(super) starts: [[[i32; 2]; 2]; M],
     /// By [`Format::unit`].
     pub(super) scales: [f32; M],
 }
 
 impl<const M: usize> Block<M> {
     pub(super) const EMPTY: Self =
-        Self { bytes: [[0; BLOCK]; M], starts: [[0; 2]; M], scales: [0.0; M] };
+        Self { bytes: [[0; BLOCK]; M], starts: [[[0; 2]; 2]; M], scales: [0.0; M] };
 }
 
 /// Rounds row `index` of `M` to 8 bits, 32 values to a block.
@@ -49,28 +48,21 @@ pub(super) fn quantize<const M: usize>(
         match format.kind() {
             Kind::Minimum => {
                 let sum = scale * -(fours.iter().sum::<i32>() as f32);
-                let both = &mut blocks[b & !1].starts[index][0];
-                *both = if b % 2 == 0 { half(sum, 0) } else { *both | half(sum, 1) };
+                blocks[b & !1].starts[index][0][b % 2] = sum.to_bits() as i32;
             }
             Kind::One | Kind::Two => blocks[b].starts[index] = starts(&fours, format, b),
         }
     }
 }
 
-/// Returns the bits of a number in one half of another.
-fn half(value: f32, half: usize) -> i64 {
-    i64::from(value.to_bits()) << (32 * half)
-}
-
 /// See [`Block::starts`].
-fn starts(fours: &[i32; BLOCK / FOUR], format: Format, b: usize) -> [i64; 2] {
-    let [first, last] = [0, 4].map(|i| [fours[i] + fours[i + 2], fours[i + 1] + fours[i + 3]]);
+fn starts(fours: &[i32; BLOCK / FOUR], format: Format, b: usize) -> [[i32; 2]; 2] {
     let zero = -i32::from(format.zero() * format.times(b));
-    let pair =
-        |[low, high]: [i32; 2]| i64::from((zero * low) as u32) | i64::from(zero * high) << 32;
+    let pair = |i: usize| [zero * (fours[i] + fours[i + 2]), zero * (fours[i + 1] + fours[i + 3])];
+    let (first, last) = (pair(0), pair(4));
     match format.kind() {
-        Kind::Two => [first, last].map(pair),
-        Kind::One | Kind::Minimum => [pair([first[0] + last[0], first[1] + last[1]]), 0],
+        Kind::Two => [first, last],
+        Kind::One | Kind::Minimum => [[first[0] + last[0], first[1] + last[1]], [0; 2]],
     }
 }
 
@@ -100,9 +92,9 @@ mod tests {
             assert_eq!(bytes, blocks[0].bytes[1]);
             let sum = |of: &[i8]| of.iter().map(|b| i64::from(*b)).sum::<i64>();
             let last = sum(&bytes[28..]) + sum(&bytes[20..24]);
-            assert_eq!(blocks[0].starts[1][1] >> 32, -32 * last);
+            assert_eq!(i64::from(blocks[0].starts[1][1][1]), -32 * last);
             let low = sum(&bytes[..4]) + sum(&bytes[8..12]);
-            assert_eq!(i64::from(blocks[0].starts[1][0] as i32), -32 * low);
+            assert_eq!(i64::from(blocks[0].starts[1][0][0]), -32 * low);
         }
         let mut zeros = [Block::<1>::EMPTY];
         quantize(&[0.0; BLOCK], 0, Format::Q4_0, &mut zeros);

@@ -8,9 +8,6 @@
 use std::arch::asm;
 use std::arch::x86_64::__m512;
 use std::arch::x86_64::__m512i;
-use std::arch::x86_64::_MM_HINT_T0;
-use std::arch::x86_64::_MM_HINT_T2;
-use std::arch::x86_64::_mm_prefetch;
 use std::arch::x86_64::_mm256_set_m128i;
 use std::arch::x86_64::_mm256_storeu_si256;
 use std::arch::x86_64::_mm512_abs_ps;
@@ -50,9 +47,8 @@ use super::load::Q5K;
 use super::load::Q6K;
 use super::load::Q8_0;
 use super::load::TQ2_0;
-
-/// Bytes of a line of the processor's caches.
-const LINE: usize = 64;
+use crate::ggml::custom::ask;
+use crate::ggml::custom::ask::LINE;
 
 /// Returns whether the processor has what this file needs.
 pub(super) fn is_available() -> bool {
@@ -66,24 +62,6 @@ pub(super) fn is_available() -> bool {
 pub(super) fn round(values: &[f32; BLOCK], bytes: &mut [i8; BLOCK]) -> (f32, [i32; GROUP]) {
     // SAFETY: this function is only handed out where the processor has AVX-512.
     unsafe { round_in_registers(values, bytes) }
-}
-
-/// See [`super::ask_for`].
-#[inline]
-pub(super) fn ask_for(bytes: &[u8]) {
-    bytes.chunks(LINE).for_each(|line| ask::<_MM_HINT_T0>(line.as_ptr()));
-}
-
-/// See [`super::ask_early_for`].
-#[inline]
-pub(super) fn ask_early_for(bytes: &[u8]) {
-    bytes.chunks(LINE).for_each(|line| ask::<_MM_HINT_T2>(line.as_ptr()));
-}
-
-#[inline(always)]
-fn ask<const HINT: i32>(at: *const u8) {
-    // SAFETY: every processor of this kind has the instruction, which reads nothing.
-    unsafe { _mm_prefetch::<HINT>(at.cast()) };
 }
 
 /// See [`super::product`].
@@ -144,13 +122,11 @@ pub(super) struct Part {
     pub(super) times: __m512i,
 }
 
-/// What counts for all parts of a block, each row's twice.
+/// A block's minima, each row's of two parts side by side, in units of a factor.
 #[derive(Clone, Copy)]
-pub(super) struct Factors {
-    pub(super) scale: __m512,
-    /// The factor of the minima, and those of each two parts side by side, or nothing.
-    pub(super) minimum: __m512,
-    pub(super) minima: [__m512; 4],
+pub(super) struct Minima {
+    pub(super) factor: __m512,
+    pub(super) pairs: [__m512; 4],
 }
 
 /// A format, read `P` parts at a time.
@@ -159,17 +135,24 @@ pub(super) struct Factors {
 /// `target_feature`): registers handed over through memory took longer than the products.
 pub(super) trait Read<const P: usize> {
     const FORMAT: Format;
-    /// What a block has for all of its parts.
+    /// What a block has for all of its parts, beside its scale.
     type Head: Copy;
 
+    /// Returns each row's scale twice, and the rest.
+    ///
     /// # Safety
     /// The processor has AVX-512 with VNNI; eight rows of a block are readable at `at`, `stride`
     /// bytes apart.
-    unsafe fn head(at: *const u8, stride: usize) -> Self::Head;
+    unsafe fn head(at: *const u8, stride: usize) -> (__m512, Self::Head);
 
+    /// Returns the minima, with [`Kind::Minimum`].
+    ///
     /// # Safety
     /// As for `head`.
-    unsafe fn factors(head: &Self::Head) -> Factors;
+    #[inline(always)]
+    unsafe fn minima(_head: &Self::Head) -> Option<Minima> {
+        None
+    }
 
     /// # Safety
     /// As for `head`; the block has more than `step * P` parts.
@@ -248,41 +231,39 @@ unsafe fn tile<R: Read<P>, const M: usize, const P: usize>(
         let at = weight.wrapping_add(b * step_bytes);
         // SAFETY: by the caller's promise block `b` of all rows is there.
         unsafe {
-            let head = R::head(at, stride);
+            let (scale, head) = R::head(at, stride);
             let mut inner = [_mm512_setzero_ps(); M];
             let n_steps = block_len / BLOCK / P;
             for (step, tiles) in tiles.chunks_exact(P).enumerate() {
-                let ask = |line: *const u8| {
-                    ask::<_MM_HINT_T0>(line.wrapping_add(ahead));
+                let next = |line: *const u8| {
+                    ask::soon(line.wrapping_add(ahead));
                     if M <= FEW {
-                        ask::<_MM_HINT_T2>(line.wrapping_add(early));
+                        ask::early(line.wrapping_add(early));
                     }
                 };
-                for_lines((at, stride), (n_rows, step_bytes), b, (step, n_steps), ask);
+                for_lines((at, stride), (n_rows, step_bytes), b, (step, n_steps), next);
                 let parts = R::parts(&head, at, stride, step);
                 for (part, tile) in parts.iter().zip(tiles) {
                     for_each_row!(ROW < M {
                         let value = products!(R::FORMAT.kind(), part, tile, ROW);
-                        let scale = _mm512_set1_ps(tile.scales[ROW]);
+                        let own = _mm512_set1_ps(tile.scales[ROW]);
                         if is_short {
-                            let value = _mm512_mul_ps(value, R::factors(&head).scale);
-                            sums[ROW] = _mm512_fmadd_ps(value, scale, sums[ROW]);
+                            let value = _mm512_mul_ps(value, scale);
+                            sums[ROW] = _mm512_fmadd_ps(value, own, sums[ROW]);
                         } else {
-                            inner[ROW] = _mm512_fmadd_ps(value, scale, inner[ROW]);
+                            inner[ROW] = _mm512_fmadd_ps(value, own, inner[ROW]);
                         }
                     });
                 }
             }
-            let factors = R::factors(&head);
             if !is_short {
                 for_each_row!(ROW < M {
-                    sums[ROW] = _mm512_fmadd_ps(inner[ROW], factors.scale, sums[ROW]);
+                    sums[ROW] = _mm512_fmadd_ps(inner[ROW], scale, sums[ROW]);
                 });
             }
-            if matches!(R::FORMAT.kind(), Kind::Minimum) {
+            if let Some(Minima { factor, pairs }) = R::minima(&head) {
                 for_each_row!(ROW < M {
-                    let minima = minima(&factors.minima, tiles, ROW);
-                    sums[ROW] = _mm512_fmadd_ps(minima, factors.minimum, sums[ROW]);
+                    sums[ROW] = _mm512_fmadd_ps(minima(pairs, tiles, ROW), factor, sums[ROW]);
                 });
             }
         }
@@ -298,8 +279,7 @@ unsafe fn tile<R: Read<P>, const M: usize, const P: usize>(
 /// Returns the sums of a block's minima times a row's values.
 #[target_feature(enable = "avx512f")]
 #[inline]
-fn minima<const M: usize>(minima: &[__m512; 4], tiles: &[Block<M>], row: usize) -> __m512 {
-    let [a, b, c, d] = *minima;
+fn minima<const M: usize>([a, b, c, d]: [__m512; 4], tiles: &[Block<M>], row: usize) -> __m512 {
     let of = |pair: usize| {
         // SAFETY: a row's starts are eight bytes and more.
         let both = unsafe { everywhere::<0>(tiles[2 * pair].starts[row].as_ptr().cast()) };

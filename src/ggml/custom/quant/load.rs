@@ -43,7 +43,7 @@ use std::arch::x86_64::_mm512_sub_epi8;
 use std::arch::x86_64::_mm512_xor_si512;
 
 use super::GROUP;
-use super::avx512::Factors;
+use super::avx512::Minima;
 use super::avx512::Part;
 use super::avx512::Read;
 use super::format::Format;
@@ -56,27 +56,22 @@ pub(super) struct Q4_0<const PACKED: bool>;
 
 impl<const PACKED: bool> Read<1> for Q4_0<PACKED> {
     const FORMAT: Format = if PACKED { Format::Q4_0Packed } else { Format::Q4_0 };
-    type Head = __m512;
+    type Head = ();
 
     #[inline(always)]
-    unsafe fn head(at: *const u8, stride: usize) -> __m512 {
+    unsafe fn head(at: *const u8, stride: usize) -> (__m512, ()) {
         // SAFETY: see `Read`.
         unsafe {
-            match PACKED {
+            let scale = match PACKED {
                 true => spread(&at.cast::<[u16; GROUP]>().read_unaligned()),
                 false => halves(at, stride),
-            }
+            };
+            (scale, ())
         }
     }
 
     #[inline(always)]
-    unsafe fn factors(head: &__m512) -> Factors {
-        // SAFETY: see `Read`.
-        unsafe { by(*head) }
-    }
-
-    #[inline(always)]
-    unsafe fn parts(_head: &__m512, at: *const u8, stride: usize, _step: usize) -> [Part; 1] {
+    unsafe fn parts(_head: &(), at: *const u8, stride: usize, _step: usize) -> [Part; 1] {
         // SAFETY: see `Read`.
         unsafe {
             let [first, second] = match PACKED {
@@ -99,22 +94,16 @@ pub(super) struct Q8_0;
 
 impl Read<1> for Q8_0 {
     const FORMAT: Format = Format::Q8_0;
-    type Head = __m512;
+    type Head = ();
 
     #[inline(always)]
-    unsafe fn head(at: *const u8, stride: usize) -> __m512 {
+    unsafe fn head(at: *const u8, stride: usize) -> (__m512, ()) {
         // SAFETY: see `Read`.
-        unsafe { halves(at, stride) }
+        unsafe { (halves(at, stride), ()) }
     }
 
     #[inline(always)]
-    unsafe fn factors(head: &__m512) -> Factors {
-        // SAFETY: see `Read`.
-        unsafe { by(*head) }
-    }
-
-    #[inline(always)]
-    unsafe fn parts(_head: &__m512, at: *const u8, stride: usize, _step: usize) -> [Part; 1] {
+    unsafe fn parts(_head: &(), at: *const u8, stride: usize, _step: usize) -> [Part; 1] {
         // SAFETY: see `Read`.
         unsafe {
             let turned = _mm512_set1_epi8(0x80_u8 as i8);
@@ -128,22 +117,16 @@ pub(super) struct TQ2_0;
 
 impl Read<4> for TQ2_0 {
     const FORMAT: Format = Format::TQ2_0;
-    type Head = __m512;
+    type Head = ();
 
     #[inline(always)]
-    unsafe fn head(at: *const u8, stride: usize) -> __m512 {
+    unsafe fn head(at: *const u8, stride: usize) -> (__m512, ()) {
         // SAFETY: see `Read`.
-        unsafe { halves(at.add(64), stride) }
+        unsafe { (halves(at.add(64), stride), ()) }
     }
 
     #[inline(always)]
-    unsafe fn factors(head: &__m512) -> Factors {
-        // SAFETY: see `Read`.
-        unsafe { by(*head) }
-    }
-
-    #[inline(always)]
-    unsafe fn parts(_head: &__m512, at: *const u8, stride: usize, step: usize) -> [Part; 4] {
+    unsafe fn parts(_head: &(), at: *const u8, stride: usize, step: usize) -> [Part; 4] {
         // SAFETY: see `Read`.
         unsafe {
             let words = words32(at.add(32 * step), stride);
@@ -156,11 +139,11 @@ impl Read<4> for TQ2_0 {
     }
 }
 
-/// Scales of 6 bits, four to a number, each row's twice; the factors of a block.
+/// Scales and minima of 6 bits, four to a number, each row's twice; the factor of the minima.
 #[derive(Clone, Copy)]
 pub(super) struct Packed {
     scales: [__m512i; 4],
-    factors: [__m512; 2],
+    factor: __m512,
 }
 
 /// See [`Format::Q3K`].
@@ -168,11 +151,11 @@ pub(super) struct Q3K;
 
 impl Read<4> for Q3K {
     const FORMAT: Format = Format::Q3K;
-    /// Scales, four to a number; the factor of a block; the highest bits of its codes.
-    type Head = ([__m512i; 4], __m512, [__m512i; 4]);
+    /// Scales, four to a number; the highest bits of the codes.
+    type Head = ([__m512i; 4], [__m512i; 4]);
 
     #[inline(always)]
-    unsafe fn head(at: *const u8, stride: usize) -> Self::Head {
+    unsafe fn head(at: *const u8, stride: usize) -> (__m512, Self::Head) {
         // SAFETY: see `Read`.
         unsafe {
             let (bits, [a, b, tops, factor]) =
@@ -183,21 +166,16 @@ impl Read<4> for Q3K {
                 _mm512_or_si512(high(a), moved(tops, 4, 4, 0x30)),
                 _mm512_or_si512(high(b), moved(tops, 6, 4, 0x30)),
             ];
-            (each(scales, |v| _mm512_sub_epi8(v, _mm512_set1_epi8(32))), low_half(factor), bits)
+            let scales = each(scales, |v| _mm512_sub_epi8(v, _mm512_set1_epi8(32)));
+            (low_half(factor), (scales, bits))
         }
-    }
-
-    #[inline(always)]
-    unsafe fn factors(head: &Self::Head) -> Factors {
-        // SAFETY: see `Read`.
-        unsafe { by(head.1) }
     }
 
     #[inline(always)]
     unsafe fn parts(head: &Self::Head, at: *const u8, stride: usize, step: usize) -> [Part; 4] {
         // SAFETY: see `Read`.
         unsafe {
-            let (scales, _, bits) = head;
+            let (scales, bits) = head;
             let words = words32(at.add(32 + 32 * step), stride);
             let bits = each(*bits, |v| down(v, 4 * step));
             each([0, 1, 2, 3], |p| {
@@ -220,15 +198,15 @@ impl Read<2> for Q4K {
     type Head = Packed;
 
     #[inline(always)]
-    unsafe fn head(at: *const u8, stride: usize) -> Packed {
+    unsafe fn head(at: *const u8, stride: usize) -> (__m512, Packed) {
         // SAFETY: see `Read`.
         unsafe { with_minima(at, stride) }
     }
 
     #[inline(always)]
-    unsafe fn factors(head: &Packed) -> Factors {
+    unsafe fn minima(head: &Packed) -> Option<Minima> {
         // SAFETY: see `Read`.
-        unsafe { by_and_minima(head) }
+        Some(unsafe { minima(head) })
     }
 
     #[inline(always)]
@@ -255,15 +233,18 @@ impl Read<2> for Q5K {
     type Head = (Packed, [__m512i; 4]);
 
     #[inline(always)]
-    unsafe fn head(at: *const u8, stride: usize) -> Self::Head {
+    unsafe fn head(at: *const u8, stride: usize) -> (__m512, Self::Head) {
         // SAFETY: see `Read`.
-        unsafe { (with_minima(at, stride), words32(at.add(16), stride)) }
+        unsafe {
+            let (scale, packed) = with_minima(at, stride);
+            (scale, (packed, words32(at.add(16), stride)))
+        }
     }
 
     #[inline(always)]
-    unsafe fn factors(head: &Self::Head) -> Factors {
+    unsafe fn minima(head: &Self::Head) -> Option<Minima> {
         // SAFETY: see `Read`.
-        unsafe { by_and_minima(&head.0) }
+        Some(unsafe { minima(&head.0) })
     }
 
     #[inline(always)]
@@ -288,25 +269,19 @@ pub(super) struct Q6K;
 
 impl Read<4> for Q6K {
     const FORMAT: Format = Format::Q6K;
-    type Head = ([__m512i; 2], __m512);
+    type Head = [__m512i; 2];
 
     #[inline(always)]
-    unsafe fn head(at: *const u8, stride: usize) -> Self::Head {
+    unsafe fn head(at: *const u8, stride: usize) -> (__m512, Self::Head) {
         // SAFETY: see `Read`.
-        unsafe { (words16(at.add(192), stride), halves(at.add(208), stride)) }
-    }
-
-    #[inline(always)]
-    unsafe fn factors(head: &Self::Head) -> Factors {
-        // SAFETY: see `Read`.
-        unsafe { by(head.1) }
+        unsafe { (halves(at.add(208), stride), words16(at.add(192), stride)) }
     }
 
     #[inline(always)]
     unsafe fn parts(head: &Self::Head, at: *const u8, stride: usize, step: usize) -> [Part; 4] {
         // SAFETY: see `Read`.
         unsafe {
-            let scales = head.0[step];
+            let scales = head[step];
             let at_low = at.add(64 * step);
             let (even, odd) = (words32(at_low, stride), words32(at_low.add(32), stride));
             let tops = words32(at.add(128 + 32 * step), stride);
@@ -332,14 +307,6 @@ fn part(codes: [__m512i; 4]) -> Part {
     Part { codes, scale: _mm512_setzero_ps(), times: _mm512_setzero_si512() }
 }
 
-/// Returns the factors of a format without minima.
-#[target_feature(enable = "avx512f")]
-#[inline]
-fn by(scale: __m512) -> Factors {
-    let zero = _mm512_setzero_ps();
-    Factors { scale, minimum: zero, minima: [zero; 4] }
-}
-
 /// Returns what a function makes of each, always as one piece of code: registers that are passed
 /// through memory would take longer than the work.
 #[inline(always)]
@@ -347,16 +314,15 @@ fn each<T, U>([a, b, c, d]: [T; 4], f: impl Fn(T) -> U) -> [U; 4] {
     [f(a), f(b), f(c), f(d)]
 }
 
-/// Returns scales and minima of 6 bits: numbers 0 to 3 and 4 to 7 of each.
+/// Returns a block's scale, and its scales and minima of 6 bits: numbers 0 to 3 and 4 to 7 of each.
 ///
 /// # Safety
 /// Sixteen bytes of eight rows are readable, `stride` apart.
 #[target_feature(enable = "avx512f,avx512bw,f16c")]
 #[inline]
-unsafe fn with_minima(at: *const u8, stride: usize) -> Packed {
+unsafe fn with_minima(at: *const u8, stride: usize) -> (__m512, Packed) {
     // SAFETY: by the caller's promise.
     let [pair, a, b, c] = unsafe { numbers16::<0>(at, stride) };
-    let factors = [low_half(pair), low_half(_mm512_srli_epi32::<16>(pair))];
     let sixes = |v| _mm512_and_si512(v, _mm512_set1_epi8(0x3f));
     let scales = [
         sixes(a),
@@ -364,17 +330,16 @@ unsafe fn with_minima(at: *const u8, stride: usize) -> Packed {
         sixes(b),
         _mm512_or_si512(high(c), moved(b, 6, 4, 0x30)),
     ];
-    Packed { scales, factors }
+    (low_half(pair), Packed { scales, factor: low_half(_mm512_srli_epi32::<16>(pair)) })
 }
 
 #[target_feature(enable = "avx512f,avx512bw")]
 #[inline]
-fn by_and_minima(head: &Packed) -> Factors {
-    let [scale, minimum] = head.factors;
-    let minima = each([0, 1, 2, 3], |pair| {
+fn minima(head: &Packed) -> Minima {
+    let pairs = each([0, 1, 2, 3], |pair| {
         _mm512_cvtepi32_ps(byte(head.scales[2 + pair / 2], 2 * (pair % 2), 1))
     });
-    Factors { scale, minimum, minima }
+    Minima { factor: head.factor, pairs }
 }
 
 /// Returns the scale of part `i`.

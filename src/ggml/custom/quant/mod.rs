@@ -45,25 +45,6 @@ pub(in crate::ggml) fn wants_plain(dtype: DType) -> bool {
     multiplies(dtype) && Format::of_packed(dtype).is_none()
 }
 
-/// Asks memory for what will be wanted next, where the processor can be told.
-#[inline]
-pub fn ask_for(bytes: &[u8]) {
-    #[cfg(target_arch = "x86_64")]
-    avx512::ask_for(bytes);
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = bytes;
-}
-
-/// Asks memory for what will be wanted after that: to come near, but not into the nearest cache,
-/// which waits for few answers at once.
-#[inline]
-pub fn ask_early_for(bytes: &[u8]) {
-    #[cfg(target_arch = "x86_64")]
-    avx512::ask_early_for(bytes);
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = bytes;
-}
-
 /// Multiplies the eight rows of `weight` with `M` rows, which gives `out[row of M][row of 8]`.
 fn product<const M: usize>(
     weight: Rows<'_>,

@@ -4,10 +4,10 @@
 
 use super::GROUP;
 use super::activations::BLOCK;
-use super::ask_early_for;
-use super::ask_for;
 use super::format::Format;
 use crate::ggml::custom::Taken;
+use crate::ggml::custom::ask_early_for;
+use crate::ggml::custom::ask_for;
 
 /// Bytes that memory is asked for ahead, at each of eight places.
 const AHEAD: usize = 256;
