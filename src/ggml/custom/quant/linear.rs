@@ -18,6 +18,7 @@ use super::activations::quantize;
 use super::format::Format;
 use super::is_fast;
 use super::product;
+use super::rows::Order;
 use super::rows::Part;
 use super::rows::Rows;
 use crate::error::Result;
@@ -191,7 +192,11 @@ fn multiply(bytes: &[u8], format: Format, k: usize, call: &mut Call<'_>) {
         row_bytes,
         first: own.columns().start,
         n_groups: own.columns().len() / GROUP,
-        apart: own.rows().len() <= FEW && format != Format::Q4_0Packed,
+        order: match format {
+            Format::Q4_0Packed => Order::Packed,
+            _ if own.rows().len() <= FEW => Order::Apart,
+            _ => Order::Beside,
+        },
     };
     let mut rounded: Option<(Range<usize>, Rounded)> = None;
     let mut following = call.take();

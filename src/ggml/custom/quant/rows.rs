@@ -9,10 +9,21 @@ use crate::ggml::custom::Taken;
 use crate::ggml::custom::ask_early_for;
 use crate::ggml::custom::ask_for;
 
-/// Bytes that memory is asked for ahead, at each of eight places.
+/// Bytes that memory is asked for ahead, for each row of a group.
 const AHEAD: usize = 256;
 /// Bytes that it is asked for early.
 const EARLY: usize = 1536;
+
+/// How a group's rows lie.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Order {
+    /// At eight places far from each other: memory is fastest so.
+    Apart,
+    /// One behind the other.
+    Beside,
+    /// Packed together, as one long row.
+    Packed,
+}
 
 /// Eight rows of a weight.
 #[derive(Clone, Copy)]
@@ -44,21 +55,26 @@ pub(super) struct Part<'a> {
     pub(super) first: usize,
     /// Groups of eight rows.
     pub(super) n_groups: usize,
-    /// Whether a group's rows are taken from eight places: memory is fastest so.
-    pub(super) apart: bool,
+    pub(super) order: Order,
 }
 
 impl<'a> Part<'a> {
     /// Returns row `i` of a group.
     fn row(&self, group: usize, i: usize) -> usize {
-        let (per_group, per_row) = if self.apart { (1, self.n_groups) } else { (GROUP, 1) };
+        let (per_group, per_row) = match self.order {
+            Order::Apart => (1, self.n_groups),
+            Order::Beside | Order::Packed => (GROUP, 1),
+        };
         self.first + group * per_group + i * per_row
     }
 
     pub(super) fn group(&self, group: usize) -> Rows<'a> {
         let [first, second, last] = [0, 1, GROUP - 1].map(|i| self.row(group, i));
-        let group_bytes = GROUP * self.row_bytes;
-        let [ahead, early] = if self.apart { [AHEAD, EARLY] } else { [group_bytes; 2] };
+        let [ahead, early] = match self.order {
+            Order::Apart => [AHEAD, EARLY],
+            Order::Beside => [GROUP * self.row_bytes; 2],
+            Order::Packed => [GROUP * AHEAD, GROUP * EARLY],
+        };
         Rows {
             bytes: &self.bytes[first * self.row_bytes..(last + 1) * self.row_bytes],
             stride: (second - first) * self.row_bytes,
@@ -69,18 +85,25 @@ impl<'a> Part<'a> {
 
     /// Writes a group's sums with one row of activations.
     pub(super) fn put(&self, own: &mut Taken, row: usize, group: usize, sums: &[f32; GROUP]) {
-        match self.apart {
-            true => (0..).zip(sums).for_each(|(i, v)| own.put(row, self.row(group, i), &[*v])),
-            false => own.put(row, self.row(group, 0), sums),
+        match self.order {
+            Order::Apart => {
+                (0..).zip(sums).for_each(|(i, v)| own.put(row, self.row(group, i), &[*v]));
+            }
+            Order::Beside | Order::Packed => own.put(row, self.row(group, 0), sums),
         }
     }
 
     /// Asks memory for what is read first, at each place.
     pub(super) fn ask_for_start(&self) {
-        let run = if self.apart { self.n_groups * self.row_bytes } else { self.row_bytes };
-        for i in 0..GROUP {
-            let start = &self.bytes[self.row(0, i) * self.row_bytes..][..run.min(EARLY)];
-            let (first, rest) = start.split_at(run.min(AHEAD));
+        let (n_places, run) = match self.order {
+            Order::Apart => (GROUP, self.n_groups * self.row_bytes),
+            Order::Beside => (GROUP, self.row_bytes),
+            Order::Packed => (1, self.n_groups * GROUP * self.row_bytes),
+        };
+        let [ahead, early] = [AHEAD, EARLY].map(|n| run.min(n * (GROUP / n_places)));
+        for i in 0..n_places {
+            let start = &self.bytes[self.row(0, i) * self.row_bytes..][..early];
+            let (first, rest) = start.split_at(ahead);
             ask_for(first);
             ask_early_for(rest);
         }
