@@ -2,6 +2,7 @@
 //! In: `SEED` of the environment, or a fixed seed. Out: the same numbers on every machine.
 //! Invariant: compiled for tests only.
 
+use crate::random;
 use crate::random::Rng;
 
 /// A generator that formats as its seed, so that a failure can be repeated.
@@ -18,7 +19,7 @@ impl std::fmt::Debug for Random {
 
 impl Random {
     pub(crate) fn from_env() -> Self {
-        let seed = std::env::var("SEED").ok().and_then(|s| s.parse().ok()).unwrap_or(20_260_401);
+        let seed = random::seed(20_260_401);
         Self { seed, numbers: Rng(seed) }
     }
 

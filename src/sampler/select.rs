@@ -102,7 +102,7 @@ mod tests {
 
     #[test]
     fn selection_equals_sorting() {
-        let seed = std::env::var("SEED").map_or(11, |s| s.parse().unwrap());
+        let seed = crate::random::seed(11);
         let mut rng = Rng::new(seed);
         for round in 0..300 {
             let n = (rng.unit() * 3000.0) as usize;

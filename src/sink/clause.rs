@@ -275,7 +275,7 @@ mod tests {
             "\n\n",
             "- ",
         ];
-        let seed = std::env::var("SEED").map_or(1, |s| s.parse().unwrap());
+        let seed = crate::random::seed(1);
         let mut random = Rng(seed);
         let mut below = |n: usize| random.below(n);
         for round in 0..400 {

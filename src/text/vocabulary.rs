@@ -336,12 +336,12 @@ impl Vocabulary {
 pub(super) mod synthetic {
     use super::*;
 
+    use crate::random;
     use crate::random::Rng;
 
     /// Numbers from a seed; `SEED` in the environment repeats a run.
-    pub(crate) fn seeded(seed: u64) -> Rng {
-        let given = std::env::var("SEED").ok().and_then(|s| s.parse().ok());
-        Rng(given.unwrap_or(seed))
+    pub(crate) fn seeded(default: u64) -> Rng {
+        Rng(random::seed(default))
     }
 
     /// The parts of a small vocabulary with every marker, every byte and random merges.

@@ -2,6 +2,11 @@
 //!
 //! Invariant: the same seed gives the same numbers everywhere.
 
+/// Returns the number that `SEED` of the environment gives, or `default`.
+pub(crate) fn seed(default: u64) -> u64 {
+    std::env::var("SEED").map_or(default, |text| text.parse().expect("SEED is a number"))
+}
+
 /// SplitMix64.
 pub(crate) struct Rng(pub(crate) u64);
 

@@ -17,6 +17,7 @@ use culet::source::image_file;
 use culet::source::pixel_format::PixelFormat;
 use culet::source::pixel_format::frame_of;
 
+use crate::both::random::seed;
 use crate::random::Rng;
 
 const CASES_DEFAULT: u64 = 15_000;
@@ -28,10 +29,6 @@ const SAMPLES_MAX: usize = 4 << 20;
 const FRAMES_MAX: usize = 8;
 /// Most memory that all cases together may have needed at once.
 const RESIDENT_KIB_MAX: u64 = 3 << 20;
-
-fn number(name: &str, default: u64) -> u64 {
-    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
-}
 
 /// The sound files of a folder of golden data, by name.
 fn files(folder: &str, endings: &[&str]) -> Vec<Vec<u8>> {
@@ -98,7 +95,9 @@ fn resident_kib() -> Option<u64> {
 
 /// Gives damaged files to `read`, which says whether one could be read, and watches it.
 fn attack(name: &'static str, files: &[Vec<u8>], read: impl Fn(Vec<u8>) -> bool) {
-    let (seed, n_cases) = (number("SEED", 20_260_401), number("CASES", CASES_DEFAULT));
+    let seed = seed(20_260_401);
+    let n_cases = std::env::var("CASES")
+        .map_or(CASES_DEFAULT, |text| text.parse().expect("CASES is a number"));
     println!("{name}: SEED={seed} CASES={n_cases}");
     let start = Instant::now();
     let (mut n_read, mut slowest) = (0, (Duration::ZERO, 0));

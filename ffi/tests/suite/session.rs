@@ -22,6 +22,7 @@ use culet_c::status::*;
 
 use crate::both::native::Native;
 use crate::both::random::Rng;
+use crate::both::random::seed;
 use crate::both::scene::greedy;
 use crate::both::scene::picture;
 use crate::both::side::BLIND;
@@ -235,7 +236,7 @@ fn many_sessions_share_an_engine_and_some_are_cancelled_at_random() {
     // All of them are the first to ask this engine for its eye.
     let engine = open(TINY);
     let sessions: Vec<_> = (0..6).map(|_| Arc::new(Sent(session(&engine, 256)))).collect();
-    let seed = std::env::var("SEED").map_or(20_260_401, |text| text.parse().unwrap());
+    let seed = seed(20_260_401);
     let mut random = Rng(seed);
     let mut engine = Some(engine);
     let engine_goes = random.below(6);

@@ -74,9 +74,14 @@ impl GraphBuilder {
 /// Returns the most bytes that `attend_cells` takes beside its result, for `n_head` heads of
 /// `d` numbers, at most `m` tokens at a time and `n` cells.
 pub fn attention_bytes(n_head: usize, d: usize, n: usize, m: usize) -> usize {
-    let width = d + TOPS / HEADS;
-    let chunks = n.div_ceil(CHUNK).saturating_mul(m.min(FEW));
-    chunks.saturating_mul(n_head * width * size_of::<f32>())
+    let [width, n_groups, n_chunks] = parts(n_head, d, n);
+    n_chunks.saturating_mul(m.min(FEW)).saturating_mul(n_groups * width * size_of::<f32>())
+}
+
+/// Returns the sides of what chunks of one token give: numbers of four heads, heads by four,
+/// chunks.
+fn parts(n_head: usize, d: usize, n: usize) -> [usize; 3] {
+    [HEADS * d + TOPS, n_head.div_ceil(HEADS), n.div_ceil(CHUNK)]
 }
 
 /// What heads look like.
@@ -92,10 +97,9 @@ struct Form {
 }
 
 impl Form {
-    /// Returns the sides of what chunks of one token give: numbers of four heads, heads by four,
-    /// chunks.
+    /// Returns the [`parts`] of these heads.
     fn parts(&self) -> [usize; 3] {
-        [HEADS * self.d + TOPS, self.n_head / HEADS, self.n.div_ceil(CHUNK)]
+        parts(self.n_head, self.d, self.n)
     }
 
     /// Answers four heads of a token from one chunk.

@@ -15,7 +15,7 @@ const AHEAD: usize = 256;
 const EARLY: usize = 1536;
 
 /// How a group's rows lie.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy)]
 pub(super) enum Order {
     /// At eight places far from each other: memory is fastest so.
     Apart,
