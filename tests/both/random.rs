@@ -2,9 +2,14 @@
 //!
 //! Invariant: the same seed gives the same numbers everywhere.
 
-/// Returns the number that `SEED` of the environment gives, or `default`.
+/// Returns the number that `SEED` of the environment gives.
+pub(crate) fn given_seed() -> Option<u64> {
+    std::env::var("SEED").ok().map(|text| text.parse().expect("SEED is a number"))
+}
+
+/// Returns the seed that was given, or `default`.
 pub(crate) fn seed(default: u64) -> u64 {
-    std::env::var("SEED").map_or(default, |text| text.parse().expect("SEED is a number"))
+    given_seed().unwrap_or(default)
 }
 
 /// SplitMix64.

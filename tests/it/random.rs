@@ -3,13 +3,11 @@
 //! Invariant: the same seed gives the same numbers everywhere.
 
 pub(crate) use crate::both::random::Rng;
+use crate::both::random::given_seed;
 
 /// Returns the seeds to run: those given by `SEED`, or the first `n`.
 pub(crate) fn seeds(n: u64) -> Vec<u64> {
-    match std::env::var("SEED") {
-        Ok(text) => vec![text.parse().expect("SEED is a number")],
-        Err(_) => (0..n).collect(),
-    }
+    given_seed().map_or_else(|| (0..n).collect(), |seed| vec![seed])
 }
 
 /// Changes `bytes` in `n` places; most often a number is replaced by a telling one.
