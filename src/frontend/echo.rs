@@ -2,7 +2,8 @@
 //! In: `Pcm` that was played and `Pcm` that was heard, as they come. Out: `Pcm` at 16 kHz.
 //! Source: WebRTC's AEC3, in the port of the package `aec3`.
 //! Invariant: nothing that was heard is lost; what was played is forgotten once it cannot be an
-//! echo, so both queues are bounded.
+//! echo, so both queues are bounded. Devices that are late do not move one sound against the
+//! other: what is played must never come behind its echo, or no echo is ever found again.
 
 use std::collections::VecDeque;
 
@@ -18,10 +19,12 @@ use crate::units::SAMPLE_RATE_HZ;
 
 /// Sound that is cleaned at a time: 10 ms.
 const FRAME_SAMPLES: usize = SAMPLE_RATE_HZ as usize / 100;
-/// Longest that what was heard waits to be told what was played meanwhile: 100 ms.
-const WAIT_SAMPLES_MAX: usize = 10 * FRAME_SAMPLES;
-/// Most that what was played may be ahead; an echo comes later than its sound, but not much.
-const LEAD_SAMPLES_MAX: usize = 25 * FRAME_SAMPLES;
+/// Longest that what was heard waits to be told what was played meanwhile: 200 ms.
+const WAIT_SAMPLES_MAX: usize = 20 * FRAME_SAMPLES;
+/// Most that waits of what was played, as while the microphone is late: 1 s.
+const LEAD_SAMPLES_MAX: usize = 100 * FRAME_SAMPLES;
+/// Time in which both devices are in step at least once, late or not: 500 ms.
+const WINDOW_SAMPLES: usize = 50 * FRAME_SAMPLES;
 
 /// Sound at any rate on its way to frames at 16 kHz.
 #[derive(Default)]
@@ -54,11 +57,33 @@ impl Queue {
     }
 }
 
+/// How well both devices were in step in the present window.
+struct Pace {
+    n_heard: usize,
+    /// Least and most samples by which what was played was ahead; negative if it was behind.
+    least: isize,
+    most: isize,
+    is_played: bool,
+    is_late: bool,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        let (least, most) = (isize::MAX, isize::MIN);
+        Self { n_heard: 0, least, most, is_played: false, is_late: false }
+    }
+}
+
 /// Takes what a speaker plays out of what a microphone hears.
 pub struct EchoCanceller {
     canceller: LinearPipeline,
     played: Queue,
     heard: Queue,
+    pace: Pace,
+    /// Whether a speaker plays at all; if not, nothing waits for it.
+    is_played: bool,
+    /// Samples of silence in place of what was played, which is late.
+    n_stood_in: usize,
 }
 
 impl EchoCanceller {
@@ -73,7 +98,8 @@ impl EchoCanceller {
             .enable_gain_controller2(false)
             .build()
             .map_err(|e| Error::internal(format!("echo cancellation: {e}")))?;
-        Ok(Self { canceller, played: Queue::default(), heard: Queue::default() })
+        let (played, heard, pace) = (Queue::default(), Queue::default(), Pace::default());
+        Ok(Self { canceller, played, heard, pace, is_played: false, n_stood_in: 0 })
     }
 
     /// Takes in what was played, silence included, before what was heard at the same time.
@@ -82,16 +108,18 @@ impl EchoCanceller {
     /// `Input` if a sample is not finite or the rate is out of range.
     pub fn play(&mut self, pcm: &Pcm) -> Result<()> {
         self.played.push(pcm)?;
-        let n_most = self.heard.samples.len() + LEAD_SAMPLES_MAX;
-        if self.played.samples.len() > n_most {
-            let n_old = self.played.samples.len() - self.heard.samples.len();
-            self.played.samples.drain(..n_old);
-        }
+        (self.is_played, self.pace.is_played) = (true, true);
+        let lead = self.played.samples.len().saturating_sub(self.heard.samples.len());
+        // Silence stood in for the first of it.
+        let n_late = lead.min(self.n_stood_in);
+        self.n_stood_in -= n_late;
+        let n_old = if lead - n_late > LEAD_SAMPLES_MAX { lead } else { n_late };
+        self.played.samples.drain(..n_old);
         Ok(())
     }
 
     /// Takes in what was heard and returns what is left of it without echo: whole frames of 10 ms
-    /// at 16 kHz, at most 100 ms later.
+    /// at 16 kHz, at most 200 ms later.
     ///
     /// # Errors
     /// As for [`play`](Self::play).
@@ -99,19 +127,56 @@ impl EchoCanceller {
         self.heard.push(pcm)?;
         let mut samples = Vec::new();
         while self.has_frame() {
-            let failed = |e| Error::internal(format!("echo cancellation: {e}"));
-            self.canceller.handle_render_frame(&self.played.frame()).map_err(failed)?;
-            let mut frame = self.heard.frame();
-            let dirty = frame;
-            self.canceller.process_capture_frame(&dirty, &mut frame).map_err(failed)?;
-            samples.extend(frame);
+            self.clean(&mut samples)?;
         }
+        self.keep_up(&mut samples)?;
         Ok(Pcm { samples, rate_hz: SAMPLE_RATE_HZ, captured_at_ns: pcm.captured_at_ns })
     }
 
     fn has_frame(&self) -> bool {
         let (n_heard, n_played) = (self.heard.samples.len(), self.played.samples.len());
-        n_heard >= FRAME_SAMPLES && (n_played >= FRAME_SAMPLES || n_heard > WAIT_SAMPLES_MAX)
+        let waits = self.is_played && n_heard <= WAIT_SAMPLES_MAX;
+        n_heard >= FRAME_SAMPLES && (n_played >= FRAME_SAMPLES || !waits)
+    }
+
+    /// Cleans the next frame; what was not played yet is silence.
+    fn clean(&mut self, samples: &mut Vec<f32>) -> Result<()> {
+        let n_missing = FRAME_SAMPLES.saturating_sub(self.played.samples.len());
+        if self.is_played && n_missing > 0 {
+            self.n_stood_in += n_missing;
+            self.pace.is_late = true;
+        }
+        let failed = |e| Error::internal(format!("echo cancellation: {e}"));
+        self.canceller.handle_render_frame(&self.played.frame()).map_err(failed)?;
+        let mut frame = self.heard.frame();
+        let dirty = frame;
+        self.canceller.process_capture_frame(&dirty, &mut frame).map_err(failed)?;
+        samples.extend(frame);
+        self.pace.n_heard += FRAME_SAMPLES;
+        Ok(())
+    }
+
+    /// Lets neither sound wait for the other all the time.
+    fn keep_up(&mut self, samples: &mut Vec<f32>) -> Result<()> {
+        let lead = self.played.samples.len() as isize - self.heard.samples.len() as isize;
+        self.pace.least = self.pace.least.min(lead);
+        self.pace.most = self.pace.most.max(lead);
+        if self.pace.n_heard < WINDOW_SAMPLES {
+            return Ok(());
+        }
+        let Pace { least, most, is_played, is_late, .. } = std::mem::take(&mut self.pace);
+        if least >= FRAME_SAMPLES as isize {
+            self.played.samples.drain(..least as usize);
+        }
+        for _ in 0..most.min(0).unsigned_abs() / FRAME_SAMPLES {
+            self.clean(samples)?;
+        }
+        self.is_played = is_played;
+        if !is_late {
+            self.n_stood_in = 0;
+        }
+        self.pace = Pace::default();
+        Ok(())
     }
 }
 
@@ -207,5 +272,69 @@ mod tests {
         assert!(canceller.hear(&other).is_ok());
         let wrong = Pcm { samples: vec![f32::NAN], ..other };
         assert!(canceller.hear(&wrong).is_err());
+    }
+
+    /// What becomes of the beginning of the sixth second of a device's sound.
+    #[derive(Debug, Clone, Copy, PartialEq)]
+    enum Trouble {
+        /// It comes late, all at once.
+        Late,
+        /// It never comes.
+        Lost,
+    }
+
+    /// Returns what was heard by the clock of the microphone, and what is left of it, when one
+    /// device is in trouble for so many ticks of 10 ms.
+    fn troubled(
+        [played, heard]: [&[f32]; 2],
+        n_ticks: [usize; 2],
+        trouble: Trouble,
+    ) -> [Vec<f32>; 2] {
+        let mut canceller = EchoCanceller::new().expect("it can be set up");
+        let mut waiting = [Vec::new(), Vec::new()];
+        let [mut all, mut left] = [Vec::new(), Vec::new()];
+        for tick in 0..played.len() / FRAME_SAMPLES {
+            let range = tick * FRAME_SAMPLES..(tick + 1) * FRAME_SAMPLES;
+            let has = n_ticks.map(|n| !(500..500 + n).contains(&tick));
+            for ((waiting, sound), has) in waiting.iter_mut().zip([played, heard]).zip(has) {
+                if has || trouble == Trouble::Late {
+                    waiting.extend_from_slice(&sound[range.clone()]);
+                }
+            }
+            if has[0] {
+                canceller.play(&pcm(&std::mem::take(&mut waiting[0]))).expect("finite");
+            }
+            if has[1] {
+                let heard = std::mem::take(&mut waiting[1]);
+                left.extend(canceller.hear(&pcm(&heard)).expect("finite").samples);
+                all.extend(heard);
+            }
+        }
+        [all, left]
+    }
+
+    #[test]
+    fn no_echo_comes_back_when_a_device_is_late_or_loses_sound() {
+        let played = voice(&mut Random::from_env(), 12 * SECOND);
+        for delay_ms in [20, 120] {
+            let heard = echo(&played, delay_ms * SECOND / 1_000);
+            for n in [5, 12, 20, 40, 90] {
+                for (n_ticks, trouble) in [
+                    ([n, 0], Trouble::Late),
+                    ([0, n], Trouble::Late),
+                    ([n, 0], Trouble::Lost),
+                    ([0, n], Trouble::Lost),
+                ] {
+                    let [all, left] = troubled([&played, &heard], n_ticks, trouble);
+                    // What was only late goes on as before; else the echo is found anew.
+                    let is_as_before = trouble == Trouble::Late && n < 50;
+                    let n_settle = if is_as_before { SECOND } else { 3 * SECOND };
+                    let after = 5 * SECOND + n_settle..left.len();
+                    let less_db = db(&all[after.clone()], &left[after]);
+                    let case = format!("{delay_ms} ms, ticks {n_ticks:?} {trouble:?}");
+                    assert!(less_db > 25.0, "{case}: {less_db:.1} dB less");
+                }
+            }
+        }
     }
 }
