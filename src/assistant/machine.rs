@@ -26,6 +26,9 @@ use heapless::Deque;
 const ACTIONS_MAX: usize = 32;
 /// Most actions that one input leads to.
 const ACTIONS_PER_INPUT_MAX: usize = 16;
+/// Answers to a turn that give way at their first sound, because the user seems to go on; the next
+/// is begun to be heard first. An assistant that hears itself would otherwise never say anything.
+const CUT_SHORT_MAX: u32 = 2;
 /// Pause in which a long audio block is closed.
 const BLOCK_PAUSE_MS: u32 = 120;
 const NS_PER_MS: u64 = 1_000_000;
@@ -72,6 +75,8 @@ pub struct Machine {
     fed_to: u64,
     answer: Answer,
     n_answers: u32,
+    /// Answers to the present turn that gave way at their first sound.
+    n_cut_short: u32,
     idle_since_ns: u64,
     /// When the microphone is opened again, and the wait after that; none while it works.
     reopen: Option<(u64, u32)>,
@@ -100,6 +105,7 @@ impl Machine {
             fed_to: 0,
             answer: Answer::default(),
             n_answers: 0,
+            n_cut_short: 0,
             idle_since_ns: now_ns,
             reopen: None,
             is_mute: false,
@@ -251,7 +257,7 @@ impl Machine {
     fn open(&mut self, onset: u64) {
         let from = onset.saturating_sub(samples(self.options.preroll_ms)).max(self.floor);
         (self.turn_from, self.block_from, self.fed_to) = (from, from, from);
-        self.echo_until = 0;
+        (self.echo_until, self.n_cut_short) = (0, 0);
         self.endpoint.begin(true);
     }
 
@@ -422,17 +428,22 @@ impl Machine {
             self.counters.barge_ins += 1;
             self.stop_answer();
             self.start(onset);
-        } else if self.is_turn_full() {
+        } else if self.is_turn_full() || self.is_cut_short_enough() {
             // Going on would end the turn again at once; the user hears the answer first.
             self.endpoint.break_run();
         } else {
             if self.is_playing_aloud() {
+                self.n_cut_short += 1;
                 self.push(Action::StopPlayback);
             }
             self.counters.turns -= 1;
             self.roll_back();
             self.resume(onset);
         }
+    }
+
+    fn is_cut_short_enough(&self) -> bool {
+        self.is_playing_aloud() && self.n_cut_short >= CUT_SHORT_MAX
     }
 
     fn roll_back(&mut self) {

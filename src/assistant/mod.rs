@@ -3,7 +3,8 @@
 //! Out: actions such as "feed these samples", "guess the end", "stop the speaker"; text.
 //! - `machine`: turn-taking without computing; `turn`: endpointing; `option`, `event`: its values
 //! - `ear`: sound to the machine; `dictation`: speech to text, segment by segment
-//! - `talk`: the machine's decisions carried out on a session; `reply`: one answer on its way
+//! - `talk`: the machine's decisions carried out on a session, in a context that may be full;
+//!   `reply`: one answer on its way
 //! - `wake`: a small model overhears until its phrase is heard
 //! - `driver`: the threads of microphone and speaker
 //!

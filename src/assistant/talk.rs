@@ -3,6 +3,8 @@
 //! Invariant: no clock and no thread; each call is one block of sound, one token or one prompt.
 //! What was spoken aloud is what the history holds; a tool runs only in a turn that is over.
 
+mod room;
+
 use std::cell::Cell;
 use std::sync::Arc;
 
@@ -17,7 +19,6 @@ use crate::assistant::option::TurnOptions;
 use crate::assistant::reply::Reply;
 use crate::assistant::wake::Lookout;
 use crate::error::Error;
-use crate::error::ErrorKind;
 use crate::error::Result;
 use crate::frontend::change::CHANGE_SHARE_DEFAULT;
 use crate::frontend::change::Scene;
@@ -33,8 +34,6 @@ use crate::text::Part;
 use crate::text::Role;
 use crate::text::ToolCall;
 
-/// Positions that a turn and its answer should find free; older turns are forgotten for them.
-const FREE_TOKENS_MIN: usize = 1024;
 /// Rounds of tool calls in one answer.
 const ROUNDS_MAX: usize = 8;
 
@@ -134,7 +133,8 @@ impl Talk {
     /// otherwise showing is speaking. An answer has at most `n_tokens_max` tokens.
     ///
     /// # Errors
-    /// `Input` if an option is out of range or the context is too short; as for a session's sound.
+    /// `Input` if an option is out of range, the opening names media or the context is too short
+    /// for it and a turn; as for a session's sound.
     pub fn new(
         session: Session,
         opening: Conversation,
@@ -142,6 +142,10 @@ impl Talk {
         (is_aloud, n_tokens_max): (bool, usize),
         now_ns: u64,
     ) -> Result<Self> {
+        let n_media = opening.media().count();
+        if n_media > 0 {
+            return Err(Error::input(format!("messages name {n_media} media, expected none")));
+        }
         let ear = Ear::new(options.clone(), now_ns)?;
         let mut talk = Self {
             session,
@@ -363,11 +367,12 @@ impl Talk {
         self.settle()?;
         let Some(mut reply) = self.reply.take() else { return Ok(()) };
         self.conversation.messages.push(reply.message(usize::MAX));
-        for (call, content) in calls.into_iter().zip(results) {
+        let results = calls.into_iter().zip(results).map(|(call, content)| {
             let mut message = Message::new(Role::Tool, content);
             message.name = Some(call.name);
-            self.conversation.messages.push(message);
-        }
+            message
+        });
+        self.remember_results(results.collect())?;
         self.session.prompt(&self.conversation, &self.media)?;
         reply.next_round();
         self.reply = Some(reply);
@@ -424,10 +429,7 @@ impl Talk {
                     None => Ok(()),
                 }
             }
-            Action::FeedAudio { from, to } => {
-                self.turn.1 = to;
-                self.session.hear(&self.ear.sound(from, to)?)
-            }
+            Action::FeedAudio { from, to } => self.feed(now_ns, from, to),
             Action::CloseAudioBlock => self.session.close_segment(),
             Action::GuessEnd { answer } => {
                 events(TalkEvent::EndGuessed)?;
@@ -475,6 +477,11 @@ impl Talk {
         let n_tokens = picture.n_tokens();
         eye.scene.keep(frame);
         eye.picture = Some(picture);
+        if !self.has_room_for_a_turn()? {
+            self.eye.iter_mut().for_each(|eye| eye.picture = None);
+            log::warn!("a picture of {n_tokens} tokens does not fit; the turn goes on without it");
+            return self.arm();
+        }
         events(TalkEvent::Looked { n_tokens })?;
         self.arm()
     }
@@ -538,37 +545,6 @@ impl Talk {
         self.remember(reply.message(to_bytes));
         events(TalkEvent::AnswerEnded { n_tokens: reply.n_tokens })?;
         self.arm()
-    }
-
-    /// Prefills everything before the user's next words; the oldest turns make room for them.
-    fn arm(&mut self) -> Result<()> {
-        loop {
-            let picture = self.eye.as_ref().and_then(|eye| eye.picture.clone());
-            let mut next = self.conversation.clone();
-            next.messages.push(spoken(picture.is_some()));
-            let media: Vec<_> = self.media.iter().cloned().chain(picture).collect();
-            let n_free = match self.session.begin_sound(&next, &media) {
-                Ok(stats) => self.session.n_ctx().saturating_sub(stats.n_prompt),
-                Err(e) if e.kind() == ErrorKind::Input && self.forget_oldest() => continue,
-                Err(e) => return Err(e),
-            };
-            let wanted = FREE_TOKENS_MIN.min(self.session.n_ctx() / 2);
-            if n_free >= wanted || !self.forget_oldest() {
-                return Ok(());
-            }
-        }
-    }
-
-    /// Forgets the oldest turn and what answered it; `false` if there is none.
-    fn forget_oldest(&mut self) -> bool {
-        let messages = &mut self.conversation.messages;
-        let Some(start) = messages.iter().position(|m| m.role == Role::User) else { return false };
-        let next = messages[start + 1..].iter().position(|m| m.role == Role::User);
-        let end = next.map_or(messages.len(), |n| start + 1 + n);
-        let n_media: usize = messages.drain(start..end).map(|m| m.media().count()).sum();
-        self.media.drain(..n_media);
-        log::info!("the oldest turn was forgotten to make room");
-        true
     }
 }
 

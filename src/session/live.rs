@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use crate::encoder::BLOCK_TOKENS;
 use crate::encoder::SoftTokens;
 use crate::error::Error;
 use crate::error::Result;
@@ -69,22 +70,86 @@ impl Session {
         media: &[Arc<Encoded>],
     ) -> Result<Stats> {
         let hearing = self.take_hearing()?;
+        let segments = vec![self.no_soft()];
+        let stats = self.open_sound(conversation, media, segments)?;
+        self.hearing = Some(hearing);
+        Ok(stats)
+    }
+
+    /// Puts another conversation before the sound that is being heard, such as one without its
+    /// oldest turns; of the sound nothing is lost, and a guess is undone.
+    ///
+    /// # Errors
+    /// As for [`begin_sound`](Self::begin_sound), and then no sound is being heard any more;
+    /// `Input` if none was.
+    pub fn move_sound(
+        &mut self,
+        conversation: &Conversation,
+        media: &[Arc<Encoded>],
+    ) -> Result<Stats> {
+        self.take_back()?;
+        let live = self.live.take().ok_or_else(no_sound)?;
+        self.open_sound(conversation, media, live.segments)
+    }
+
+    /// Returns how many positions a conversation takes. A sound that is about to be heard, its
+    /// last media, which is not in `media`, takes none.
+    ///
+    /// # Errors
+    /// `Input` if other media are missing or the conversation cannot be rendered.
+    pub fn count(&self, conversation: &Conversation, media: &[Arc<Encoded>]) -> Result<usize> {
+        let steps = self.steps_to_hear(conversation, media)?;
+        Ok(steps.iter().map(Step::len).sum())
+    }
+
+    /// Returns how many soft tokens of the sound that is being heard still fit, each 40 ms; room is
+    /// left for what was heard but is not computed yet, and for the text behind the sound.
+    pub fn n_sound_free(&self) -> usize {
+        let n_after = self.live.iter().flat_map(|live| &live.after).map(Step::len).sum::<usize>();
+        self.n_ctx().saturating_sub(self.held.len() + BLOCK_TOKENS + n_after)
+    }
+
+    fn steps_to_hear(
+        &self,
+        conversation: &Conversation,
+        media: &[Arc<Encoded>],
+    ) -> Result<Vec<Step>> {
         let (kind, segments) = (MediaKind::Audio, vec![self.no_soft()]);
-        let times_s = Vec::new();
-        let mark = Arc::new(Encoded { kind, key: HEARD_KEY, segments, times_s });
+        let mark = Arc::new(Encoded { kind, key: HEARD_KEY, segments, times_s: Vec::new() });
         let all: Vec<_> = media.iter().cloned().chain([mark]).collect();
-        let steps = self.steps(&Prompt::render(conversation)?, &all)?;
+        self.steps(&Prompt::render(conversation)?, &all)
+    }
+
+    /// Feeds a conversation up to its sound, and what was heard of the sound.
+    fn open_sound(
+        &mut self,
+        conversation: &Conversation,
+        media: &[Arc<Encoded>],
+        segments: Vec<SoftTokens>,
+    ) -> Result<Stats> {
+        let steps = self.steps_to_hear(conversation, media)?;
         let place = steps.iter().position(|s| matches!(s, Step::Soft(e, _) if e.key == HEARD_KEY));
         let place =
             place.ok_or_else(|| Error::input("no place for a sound in the conversation"))?;
         (self.live, self.answer) = (None, None);
         let (stats, n_steps) = self.keep_common(&steps[..=place])?;
         self.feed(None, &steps[n_steps..place], false)?;
+        let n_held = self.held.len();
+        for (i, soft) in segments.iter().enumerate() {
+            let is_last = i + 1 == segments.len();
+            let behind = if is_last { Vec::new() } else { self.between_segments()? };
+            self.feed(Some(rows(soft, (i, 0))), &behind, false)?;
+        }
         let after = steps[place + 1..].to_vec();
-        let (n_held, segments) = (self.held.len(), vec![self.no_soft()]);
         self.live = Some(Live { n_held, segments, after, guess: None });
-        self.hearing = Some(hearing);
         Ok(stats)
+    }
+
+    /// Returns what closes a segment and opens the next.
+    fn between_segments(&self) -> Result<Vec<Step>> {
+        let tokenizer = self.engine.tokenizer();
+        let marks = [Marker::AudioClose, Marker::AudioOpen];
+        marks.iter().map(|mark| tokenizer.marker(*mark).map(Step::Token)).collect()
     }
 
     /// Takes sound as it arrives: it is encoded and prefilled at once.
@@ -124,12 +189,10 @@ impl Session {
                 self.feed(Some(rows), &[], false)
             }
             Heard::NextSegment(rest) => {
-                let tokenizer = self.engine.tokenizer();
-                let marks = [Marker::AudioClose, Marker::AudioOpen];
-                let [close, open] = marks.map(|mark| tokenizer.marker(mark).map(Step::Token));
+                let between = self.between_segments()?;
                 let rows = rows(&rest, append(&mut live.segments, &rest));
                 live.segments.push(self.no_soft());
-                self.feed(Some(rows), &[close?, open?], false)
+                self.feed(Some(rows), &between, false)
             }
         }
     }

@@ -223,7 +223,10 @@ impl Session {
     }
 
     /// Checks what encoding a picture takes beside this session against the engine's limit.
-    pub(super) fn check_picture(&self, budget: u32) -> Result<()> {
+    ///
+    /// # Errors
+    /// `Input` if there is no mmproj; `Memory` if it does not fit, naming what would.
+    pub fn check_picture(&self, budget: u32) -> Result<()> {
         let n_patches =
             budget.min(TOKEN_BUDGETS[TOKEN_BUDGETS.len() - 1]) as usize * POOL_SIDE_PATCHES.pow(2);
         let beside_bytes = self.engine.vision()?.activation_bytes(n_patches);

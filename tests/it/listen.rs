@@ -7,6 +7,8 @@ use std::process::Output;
 use std::process::Stdio;
 
 use culet::Pcm;
+use culet::assistant::Talk;
+use culet::assistant::TurnOptions;
 use culet::engine::Engine;
 use culet::engine::EngineOptions;
 use culet::frontend::EchoCanceller;
@@ -313,6 +315,98 @@ fn turn_after_turn_is_heard_from_a_pipe() {
     let turns = found["turns"].as_array().unwrap();
     assert!(turns.len() >= 2, "{found}");
     assert!(turns[1]["from_s"].as_f64() > turns[0]["to_s"].as_f64(), "{found}");
+}
+
+/// Returns so many short questions, each with its pause, and then one of so many seconds.
+fn questions(n_short: usize, long_s: usize) -> Vec<f32> {
+    let sound = |i: usize| samples(&format!("models/tiny/heldout/sounds/seen0{}.flac", i % 8));
+    let pause = vec![0.0; 24_000];
+    let short = (0..n_short).flat_map(|i| [sound(i), pause.clone()].concat());
+    let is_sound = |s: &f32| *s != 0.0;
+    let trimmed = |i: usize| {
+        let all = sound(i);
+        let [from, to] = [all.iter().position(is_sound), all.iter().rposition(is_sound)];
+        all[from.unwrap()..to.unwrap()].to_vec()
+    };
+    let long = (0..).flat_map(trimmed).take(long_s * 16_000);
+    short.chain(long).chain(pause.clone()).collect()
+}
+
+#[test]
+fn a_long_turn_in_a_long_conversation_is_heard_to_its_end() {
+    let words = ["voice", "-t", "1", "--json", "--greedy", "-n", "20", "--stdin"];
+    let output = fed(&[&words[..], &["-v"]].concat(), raw(&questions(36, 70)));
+    let found = json(&output);
+    let turns = found["turns"].as_array().unwrap();
+    assert_eq!(turns.len(), 37, "{found}");
+    let seconds = |turn: &Value| turn["to_s"].as_f64().unwrap() - turn["from_s"].as_f64().unwrap();
+    assert!(seconds(&turns[36]) > 69.0, "{}", turns[36]);
+    // The first turns are forgotten while the last goes on.
+    let told = String::from_utf8_lossy(&output.stderr);
+    let (_, last) = told.rsplit_once("hearing").unwrap();
+    let [forgotten, heard] = ["was forgotten", "heard "].map(|part| last.find(part).unwrap());
+    assert!(forgotten < heard, "{last}");
+}
+
+#[test]
+fn a_turn_that_does_not_fit_is_answered_where_it_is_full() {
+    let words = ["voice", "-t", "1", "--json", "--greedy", "-n", "20", "--stdin"];
+    let tools = ["--tools", "models/tiny/tools.json", "--ctx"];
+    let output = fed(&[&words[..], &tools, &["1024"]].concat(), raw(&questions(1, 20)));
+    let found = json(&output);
+    let turns = found["turns"].as_array().unwrap();
+    let seconds = |turn: &Value| turn["to_s"].as_f64().unwrap() - turn["from_s"].as_f64().unwrap();
+    assert!(turns.len() >= 3, "{found}");
+    assert!(turns.iter().any(|turn| (8.0..19.0).contains(&seconds(turn))), "{found}");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("is full; the turn ends"));
+    let output = fed(&[&words[..], &tools, &["680"]].concat(), raw(&questions(1, 1)));
+    assert_eq!(output.status.code(), Some(1));
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(told.contains("leaves too few of 680") && told.contains("raise --ctx to"), "{told}");
+}
+
+#[test]
+fn a_conversation_that_begins_with_media_is_refused() {
+    let content = serde_json::json!([{ "type": "audio" }]);
+    let opening = serde_json::json!([{ "role": "user", "content": content }]);
+    let opening = Conversation::from_json(&opening).unwrap();
+    let talk = Talk::new(session(256), opening, &TurnOptions::default(), (false, 8), 0);
+    let message = talk.err().unwrap().to_string();
+    assert!(message.contains("name 1 media, expected none"), "{message}");
+}
+
+#[test]
+fn a_picture_that_does_not_fit_is_left_out() {
+    let words = ["voice", "-t", "1", "--json", "--greedy", "-n", "8", "--audio", SOUND];
+    let seen = |n_ctx: &str| {
+        let output = culet(&[&words[..], &["--frames", PICTURES, "--ctx", n_ctx]].concat());
+        let told = String::from_utf8_lossy(&output.stderr).contains("goes on without it");
+        let turn = json(&output)["turns"][0].clone();
+        assert!(turn["answer_tokens"].as_u64().unwrap() > 0, "{turn}");
+        (turn["picture_tokens"].as_u64().unwrap() > 0, told)
+    };
+    assert_eq!(["512", "160"].map(seen), [(true, false), (false, true)]);
+    // What does not fit into memory is told before anybody speaks.
+    let output = culet(&[&words[..], &["--frames", PICTURES, "--memory", "31MiB"]].concat());
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(told.contains("a picture of 70 soft tokens") && !told.contains("hearing"), "{told}");
+}
+
+#[cfg(unix)]
+#[test]
+fn a_result_that_does_not_fit_is_told_to_the_model() {
+    let tools = ["--tools", "models/tiny/tools.json", "--ctx", "1024"];
+    let name = talked(SOUND, &tools)["tool_calls"][0]["name"].as_str().unwrap().to_owned();
+    let words = ["voice", "-t", "1", "--json", "--greedy", "-n", "40", "--audio", SOUND];
+    let answer = |n: u32| {
+        let tool = format!("{name}=seq 1 {n}");
+        let output = culet(&[&words[..], &tools, &["--tool", &tool]].concat());
+        let told = String::from_utf8_lossy(&output.stderr).contains("the model is told so");
+        (json(&output)["turns"][0]["answer_tokens"].as_u64().unwrap(), told)
+    };
+    let [(n_short, short_told), (n_long, long_told)] = [answer(2), answer(3_000)];
+    assert!(n_short > 0 && n_long > 0);
+    assert_eq!([short_told, long_told], [false, true]);
 }
 
 /// Sounds that say "turn off the lamp", "turn off the hallway lights" and "set the temperature".

@@ -113,3 +113,46 @@ fn a_sound_has_the_same_soft_tokens_however_it_comes() {
     assert!(run.encode_sound(blocks).unwrap().segments() == whole.segments());
     assert!(run.encode_sound([]).is_err());
 }
+
+#[test]
+fn a_sound_that_is_heard_moves_behind_another_conversation() {
+    let engine = Native::open(TINY, None).unwrap();
+    let samples = sound(RATE_HZ * 32, 9);
+    let talk = |words: &[&str]| {
+        let said = words.iter().map(|text| serde_json::json!({ "role": "user", "content": text }));
+        let spoken = serde_json::json!({ "role": "user", "content": [{ "type": "audio" }] });
+        let all: Vec<_> = said.chain([spoken]).collect();
+        Conversation::from_json(&serde_json::Value::from(all)).unwrap()
+    };
+    let [long, short] = [talk(&["hello", "what is the time?"]), talk(&["what is the time?"])];
+    // In the first segment, in the second, and while an end is guessed.
+    for (n_before, is_guessed) in [(RATE_HZ * 3, false), (RATE_HZ * 31, false), (RATE_HZ, true)] {
+        let [mut plain, mut moved] =
+            [(); 2].map(|()| Session::new(&engine, &greedy(2048)).unwrap());
+        let hear = |run: &mut Session, samples: &[f32]| {
+            samples.chunks(1234).for_each(|packet| run.hear(&pcm(packet)).unwrap());
+        };
+        assert!(moved.move_sound(&short, &[]).is_err());
+        plain.begin_sound(&short, &[]).unwrap();
+        moved.begin_sound(&long, &[]).unwrap();
+        hear(&mut moved, &samples[..n_before]);
+        if is_guessed {
+            moved.guess_end().unwrap();
+            moved.next(&mut |_| {}).unwrap();
+        }
+        moved.move_sound(&short, &[]).unwrap();
+        hear(&mut plain, &samples[..n_before]);
+        assert_eq!(moved.n_past(), plain.n_past());
+        let n_free = 2048 - moved.n_past() - moved.n_sound_free();
+        hear(&mut plain, &samples[n_before..]);
+        hear(&mut moved, &samples[n_before..]);
+        let sounds = [&mut plain, &mut moved].map(|run| run.end_sound().unwrap());
+        assert!(sounds[0].segments() == sounds[1].segments());
+        assert!(plain.logits() == moved.logits(), "{n_before}, {is_guessed}");
+        // 30 s and 2 s, with two marks between them.
+        let n_counted = plain.count(&short, &[]).unwrap();
+        assert_eq!(moved.n_past(), n_counted + 750 + 50 + 2);
+        // A block, and what begins the answer.
+        assert!((13..24).contains(&n_free), "{n_free}");
+    }
+}

@@ -700,6 +700,31 @@ fn answers_are_interrupted() {
             counters: counted(0, 1, 1, 1),
         },
         Case {
+            name: "by voice, but not at the first sound of one answer after the other",
+            options: by_voice(),
+            script: vec![
+                Speech(500),
+                Silence(700),
+                Ready(40),
+                Speech(300),
+                Silence(700),
+                Ready(40),
+                Speech(300),
+                Silence(700),
+                Ready(40),
+                Speech(300),
+                Heard(12),
+                Speech(300),
+            ],
+            actions: "start 0, feed 0..750, guess 1, keep 1, play 40, hush, rollback 1, \
+                      feed 900..1750, guess 2, keep 2, play 40, hush, rollback 2, \
+                      feed 1900..2750, guess 3, keep 3, play 40, hush, stop 3, \
+                      truncate 12, start 3100, feed 3100..3800",
+            history: "user, answer 12",
+            state: State::Hearing,
+            counters: Counters { barge_ins: 1, ..counted(1, 3, 3, 2) },
+        },
+        Case {
             name: "not by a short noise",
             options: by_voice(),
             script: vec![

@@ -105,10 +105,10 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let look = args.eye.open()?;
     let opening = args.opening.conversation()?;
     let engine = args.model.open(true)?;
-    if look.is_some() {
-        engine.vision()?;
-    }
     let session = args.sampling.session(&engine, args.sampling.seed())?;
+    if look.is_some() {
+        session.check_picture(args.eye.budget)?;
+    }
     let options = TurnOptions {
         mode: args.device.mode(),
         barge_in: if args.device.barge_in { BargeIn::Voice } else { BargeIn::Key },
