@@ -81,21 +81,19 @@ impl Talk {
     /// Puts results of tools into the history; the oldest turns make room for them, and the model
     /// is told of those that are too long all the same.
     pub(super) fn remember_results(&mut self, results: Vec<Message>) -> Result<()> {
-        let n_most = self.session.n_ctx().saturating_sub(ANSWER_TOKENS_MIN);
-        let n_before = self.session.count(&self.conversation, &self.media)?;
-        let first = results.len();
+        let n_ctx = self.session.n_ctx();
+        let (n_most, n_results) = (n_ctx.saturating_sub(ANSWER_TOKENS_MIN), results.len());
         self.conversation.messages.extend(results);
-        let n_results = self.session.count(&self.conversation, &self.media)? - n_before;
-        let fits = n_results <= self.session.n_ctx() / 2 && self.forget_until(n_most)?;
-        if !fits {
-            log::warn!("results of {n_results} tokens do not fit; the model is told so");
-            let first = self.conversation.messages.len() - first;
-            for message in &mut self.conversation.messages[first..] {
-                message.content = Content::Value(json!({ "error": "the result is too long" }));
-            }
-            self.forget_until(n_most)?;
+        let before = (self.conversation.clone(), self.media.clone());
+        if self.forget_until(n_most)? {
+            return Ok(());
         }
-        Ok(())
+        log::warn!("results of tools do not fit into {n_ctx} tokens; the model is told so");
+        (self.conversation, self.media) = before;
+        for message in self.conversation.messages.iter_mut().rev().take(n_results) {
+            message.content = Content::Value(json!({ "error": "the result is too long" }));
+        }
+        self.forget_until(n_most).map(drop)
     }
 
     /// Forgets turns before the present one until the rest has at most so many positions.
