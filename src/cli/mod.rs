@@ -16,6 +16,7 @@ mod program;
 mod run;
 mod show;
 mod system;
+mod verify;
 mod voice;
 
 pub(crate) use program::Program;

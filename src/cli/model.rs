@@ -136,6 +136,11 @@ impl ModelArgs {
         Self { model, mmproj, no_mmproj: false, threads: self.threads, gpu, memory: self.memory }
     }
 
+    /// Returns whether a GPU is asked for.
+    pub(crate) fn wants_gpu(&self) -> bool {
+        self.gpu.gpu.is_some()
+    }
+
     fn choose_mmproj(&self, model: &Path, with_media: bool) -> Result<Option<PathBuf>> {
         if self.no_mmproj || self.mmproj.is_some() {
             return Ok(self.mmproj.clone());

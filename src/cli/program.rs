@@ -12,6 +12,7 @@ use crate::cli::pack;
 use crate::cli::probe;
 use crate::cli::run;
 use crate::cli::show;
+use crate::cli::verify;
 use crate::cli::voice;
 
 /// Runs Gemma 4 E2B and E4B on this device: it hears, sees, answers and calls tools.
@@ -59,6 +60,8 @@ pub(crate) enum Verb {
     Transcribe(voice::transcribe::Args),
     /// Write down what is said in a sound, and what it means in another language
     Translate(voice::transcribe::TranslateArgs),
+    /// Check that a model works on this machine, and say why not
+    Verify(verify::Args),
     /// Hold a spoken conversation
     Voice(Box<voice::talk::Args>),
     /// Look through a camera again and again, and speak when there is something to tell
@@ -83,6 +86,7 @@ impl Verb {
             Self::Show(args) => show::run(args),
             Self::Transcribe(args) => voice::transcribe::run(&args),
             Self::Translate(args) => voice::transcribe::run_translate(&args),
+            Self::Verify(args) => verify::run(&args),
             Self::Voice(args) => voice::talk::run(&args),
             Self::Watch(args) => look::watch::run(&args),
         }

@@ -46,7 +46,7 @@ pub use gpu::GpuSample;
 pub use gpu::HeadShape;
 pub use gpu::check_gpu;
 pub use gpu::devices;
-pub(crate) use gpu::relative_error;
+pub use gpu::relative_error;
 pub use graph::GraphBuilder;
 pub use graph::NODES_MAX;
 pub use graph::Rope;

@@ -41,5 +41,7 @@ mod snapshot;
 mod tiny;
 mod tokens;
 #[cfg(feature = "cli")]
+mod verify;
+#[cfg(feature = "cli")]
 mod video;
 mod voice;

@@ -133,7 +133,7 @@ pub fn check_gpu(sample: &GpuSample, backend: &mut Backend) -> Result<()> {
 }
 
 /// Length of the difference as a part of the expected length; not a number if any value is not.
-pub(crate) fn relative_error(got: &[f32], expected: &[f32]) -> f64 {
+pub fn relative_error(got: &[f32], expected: &[f32]) -> f64 {
     let square = |v: f32| f64::from(v) * f64::from(v);
     let off: f64 = got.iter().zip(expected).map(|(a, b)| square(a - b)).sum();
     let whole: f64 = expected.iter().map(|&b| square(b)).sum();

@@ -12,7 +12,7 @@ mod weights;
 pub use check::GpuSample;
 pub use check::HeadShape;
 pub use check::check_gpu;
-pub(crate) use check::relative_error;
+pub use check::relative_error;
 pub use choice::DeviceInfo;
 pub use choice::devices;
 pub(super) use choice::start;
