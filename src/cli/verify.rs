@@ -62,6 +62,7 @@ const TEXTS: [&str; 4] = [
 const PASSAGE: &str = "A lighthouse keeper wrote down the weather every evening for forty years. \
     When the lamp was made to work by itself, the books stayed on their shelf by the stairs, and \
     whoever came to clean the glass in spring would read a page or two.";
+const PASSAGE_TOKENS_MAX: usize = 64;
 const RATE_HZ: u32 = 16_000;
 /// A little more than a whole number of the sound encoder's blocks.
 const SOUND_SAMPLES: usize = 40_333;
@@ -186,6 +187,12 @@ impl Subject {
         Ok(Found::Good(format!("{n_vocab} tokens, {n} texts come back")))
     }
 
+    /// Returns the beginning of the passage: its logits are 1 MiB a token.
+    fn passage(&self) -> Result<Vec<Entry<'static>>> {
+        let ids = self.engine.tokenizer().encode(PASSAGE)?;
+        Ok(ids.into_iter().take(PASSAGE_TOKENS_MAX).map(Entry::Token).collect())
+    }
+
     fn backend(&self) -> &BackendOptions {
         &self.engine.options().backend
     }
@@ -193,8 +200,7 @@ impl Subject {
     /// A prompt has the same logits through all layers, through those that make keys and values,
     /// and token by token.
     fn decoder(&self) -> Result<Found> {
-        let ids = self.engine.tokenizer().encode(PASSAGE)?;
-        let entries: Vec<Entry<'_>> = ids.iter().map(|&id| Entry::Token(id)).collect();
+        let entries = self.passage()?;
         let n_vocab = self.engine.decoder().hparams().n_vocab;
         let mut run = executor(self.engine.decoder(), self.backend())?;
         let all = run.append_with_logits(&entries, entries.len())?;
@@ -212,7 +218,7 @@ impl Subject {
             is_good,
             format!(
                 "{} tokens, relative error {prompt:.1e} as a prompt, {token:.1e} token by token",
-                ids.len()
+                entries.len()
             ),
         ))
     }
@@ -225,8 +231,7 @@ impl Subject {
                 false => Found::LeftOut("none was asked for with --gpu".to_owned()),
             });
         }
-        let ids = self.engine.tokenizer().encode(PASSAGE)?;
-        let entries: Vec<Entry<'_>> = ids.iter().map(|&id| Entry::Token(id)).collect();
+        let entries = self.passage()?;
         let mut own = executor(self.engine.decoder(), self.backend())?;
         let alone = BackendOptions { n_threads: self.backend().n_threads, gpu: None };
         let file = self.engine.file();
