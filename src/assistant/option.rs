@@ -104,13 +104,13 @@ impl Default for TurnOptions {
 }
 
 /// Sound of one soft token.
-const TOKEN_MS: usize = 40;
+pub(super) const TOKEN_MS: u32 = 40;
 
 impl TurnOptions {
     /// Lets turns be no longer than half of a session of `n_ctx` tokens holds, so that there is
     /// room for what was said before and for the answer.
     pub fn within(self, n_ctx: usize) -> Self {
-        let most_ms = u32::try_from(n_ctx / 2 * TOKEN_MS).unwrap_or(u32::MAX).max(1_000);
+        let most_ms = u32::try_from(n_ctx / 2 * TOKEN_MS as usize).unwrap_or(u32::MAX).max(1_000);
         Self { turn_ms_max: self.turn_ms_max.min(most_ms), ..self }
     }
 

@@ -4,8 +4,6 @@
 //! be checked here is told as left out, never as good.
 
 use std::sync::Arc;
-use std::sync::Mutex;
-use std::sync::PoisonError;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
 
@@ -34,12 +32,13 @@ use culet::session::Encoded;
 use culet::session::Session;
 use culet::session::SessionOptions;
 use culet::text::Conversation;
-use culet::text::Event;
+use culet::units::SAMPLE_RATE_HZ;
 use serde_json::json;
 
 use crate::cli::model::ModelArgs;
 use crate::cli::print;
 use crate::cli::print::Progress;
+use crate::cli::run::answer;
 
 /// Greatest relative error of logits: rounding in another order stays below it, faults do not.
 const ERROR_MAX: f64 = 0.1;
@@ -63,7 +62,6 @@ const PASSAGE: &str = "A lighthouse keeper wrote down the weather every evening 
     When the lamp was made to work by itself, the books stayed on their shelf by the stairs, and \
     whoever came to clean the glass in spring would read a page or two.";
 const PASSAGE_TOKENS_MAX: usize = 64;
-const RATE_HZ: u32 = 16_000;
 /// A little more than a whole number of the sound encoder's blocks.
 const SOUND_SAMPLES: usize = 40_333;
 const PACKET_SAMPLES: usize = 1_234;
@@ -285,19 +283,10 @@ impl Subject {
     fn answer(&self) -> Result<Found> {
         let mut session = self.session()?;
         let asked = json!([{ "role": "user", "content": QUESTION }]);
-        session.prompt(&Conversation::from_json(&asked)?, &[])?;
-        let mut said = String::new();
-        for _ in 0..ANSWER_TOKENS_MAX {
-            let mut take = |event: Event<'_>| {
-                if let Event::Answer(text) = event {
-                    said.push_str(text);
-                }
-            };
-            if !session.next(&mut take)? {
-                break;
-            }
-        }
-        let said = said.trim();
+        let asked = Conversation::from_json(&asked)?;
+        let outcome =
+            answer::answer(&mut session, &asked, &[], ANSWER_TOKENS_MAX, &mut |_| Ok(()))?;
+        let said = outcome.parsed.answer.trim();
         Ok(match said.contains(ANSWER) {
             true => Found::Good(format!("{QUESTION} {said}")),
             false => Found::Bad(format!(
@@ -315,29 +304,29 @@ fn executor(decoder: &Arc<Decoder>, backend: &BackendOptions) -> Result<Executor
 /// Returns what is wrong with the first tensor that holds a value that is not finite.
 fn first_not_finite(file: &Gguf, tensors: &[&TensorInfo]) -> Result<Option<String>> {
     let next = AtomicUsize::new(0);
-    let bad = Mutex::new(Ok(None));
-    let is_done = || !matches!(*bad.lock().unwrap_or_else(PoisonError::into_inner), Ok(None));
-    std::thread::scope(|scope| {
-        for _ in 0..default_threads() {
-            scope.spawn(|| {
-                while let Some(info) = tensors.get(next.fetch_add(1, Ordering::Relaxed))
-                    && !is_done()
-                {
-                    let found = not_finite(file, info);
-                    if !matches!(found, Ok(None)) {
-                        *bad.lock().unwrap_or_else(PoisonError::into_inner) = found;
-                    }
-                }
-            });
+    let look = || {
+        while let Some(info) = tensors.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let found = not_finite(file, info);
+            if !matches!(found, Ok(None)) {
+                // The other threads need look no further.
+                next.store(tensors.len(), Ordering::Relaxed);
+                return found;
+            }
         }
-    });
-    bad.into_inner().unwrap_or_else(PoisonError::into_inner)
+        Ok(None)
+    };
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..default_threads()).map(|_| scope.spawn(look)).collect();
+        let failed = |_| Err(Error::internal("a thread that read weights has failed"));
+        let mut found = threads.into_iter().map(|thread| thread.join().unwrap_or_else(failed));
+        found.find(|found| !matches!(found, Ok(None))).unwrap_or(Ok(None))
+    })
 }
 
 fn not_finite(file: &Gguf, info: &TensorInfo) -> Result<Option<String>> {
     let dtype = DType::from_id(info.dtype.id())?;
     let (n_row, row_bytes) = (info.shape[0] as usize, info.row_bytes());
-    let n_rows = (PIECE_VALUES / n_row.max(1)).max(1);
+    let n_rows = (PIECE_VALUES / n_row).max(1);
     let mut values = vec![0.0; n_rows * n_row];
     for (i, piece) in file.tensor_bytes(info).chunks(n_rows * row_bytes).enumerate() {
         let values = &mut values[..piece.len() / row_bytes * n_row];
@@ -357,13 +346,13 @@ fn not_finite(file: &Gguf, info: &TensorInfo) -> Result<Option<String>> {
 
 /// Returns a sound that changes all the time.
 fn hum() -> Vec<f32> {
-    let seconds = |i: usize| i as f32 / RATE_HZ as f32;
+    let seconds = |i: usize| i as f32 / SAMPLE_RATE_HZ as f32;
     let sample = |i: usize| (900.0 * seconds(i) * (1.0 + seconds(i))).sin() * 0.3;
     (0..SOUND_SAMPLES).map(sample).collect()
 }
 
 fn pcm(samples: &[f32]) -> Pcm {
-    Pcm { samples: samples.to_vec(), rate_hz: RATE_HZ, captured_at_ns: 0 }
+    Pcm { samples: samples.to_vec(), rate_hz: SAMPLE_RATE_HZ, captured_at_ns: 0 }
 }
 
 /// Returns a picture whose shade changes every so many columns.

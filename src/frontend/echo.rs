@@ -58,6 +58,7 @@ impl Queue {
 }
 
 /// How well both devices were in step in the present window.
+#[derive(Clone, Copy)]
 struct Pace {
     n_heard: usize,
     /// Least and most samples by which what was played was ahead; negative if it was behind.
@@ -164,7 +165,7 @@ impl EchoCanceller {
         if self.pace.n_heard < WINDOW_SAMPLES {
             return Ok(());
         }
-        let Pace { least, most, is_played, is_late, .. } = std::mem::take(&mut self.pace);
+        let Pace { least, most, is_played, is_late, .. } = self.pace;
         if least >= FRAME_SAMPLES as isize {
             self.played.samples.drain(..least as usize);
         }

@@ -168,12 +168,17 @@ fn push_segments(
             return Err(Error::input(format!("media have no segment {segment}")));
         }
         if segment > range.start {
-            steps.push(Step::Token(tokenizer.marker(Marker::AudioClose)?));
-            steps.push(Step::Token(tokenizer.marker(Marker::AudioOpen)?));
+            steps.extend(between_segments(tokenizer)?);
         }
         steps.push(Step::Soft(Arc::clone(encoded), segment));
     }
     Ok(())
+}
+
+/// Returns what closes a segment of a sound and opens the next.
+pub(super) fn between_segments(tokenizer: &Tokenizer) -> Result<[Step; 2]> {
+    let [close, open] = [Marker::AudioClose, Marker::AudioOpen].map(|mark| tokenizer.marker(mark));
+    Ok([Step::Token(close?), Step::Token(open?)])
 }
 
 /// Returns how many positions of `held` and how many of `steps` are the same beginning.

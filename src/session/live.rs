@@ -14,6 +14,7 @@ use crate::media::Pcm;
 use crate::session::feed::Held;
 use crate::session::feed::Rows;
 use crate::session::feed::Step;
+use crate::session::feed::between_segments;
 use crate::session::hearing::Heard;
 use crate::session::hearing::Hearing;
 use crate::session::media::Encoded;
@@ -23,7 +24,6 @@ use crate::session::timeline::Stats;
 use crate::session::timeline::append;
 use crate::session::timeline::drop_empty;
 use crate::text::Conversation;
-use crate::text::Marker;
 use crate::text::MediaKind;
 use crate::text::Prompt;
 
@@ -137,19 +137,15 @@ impl Session {
         let n_held = self.held.len();
         for (i, soft) in segments.iter().enumerate() {
             let is_last = i + 1 == segments.len();
-            let behind = if is_last { Vec::new() } else { self.between_segments()? };
+            let behind = match is_last {
+                true => Vec::new(),
+                false => Vec::from(between_segments(self.engine.tokenizer())?),
+            };
             self.feed(Some(rows(soft, (i, 0))), &behind, false)?;
         }
         let after = steps[place + 1..].to_vec();
         self.live = Some(Live { n_held, segments, after, guess: None });
         Ok(stats)
-    }
-
-    /// Returns what closes a segment and opens the next.
-    fn between_segments(&self) -> Result<Vec<Step>> {
-        let tokenizer = self.engine.tokenizer();
-        let marks = [Marker::AudioClose, Marker::AudioOpen];
-        marks.iter().map(|mark| tokenizer.marker(*mark).map(Step::Token)).collect()
     }
 
     /// Takes sound as it arrives: it is encoded and prefilled at once.
@@ -189,7 +185,7 @@ impl Session {
                 self.feed(Some(rows), &[], false)
             }
             Heard::NextSegment(rest) => {
-                let between = self.between_segments()?;
+                let between = between_segments(self.engine.tokenizer())?;
                 let rows = rows(&rest, append(&mut live.segments, &rest));
                 live.segments.push(self.no_soft());
                 self.feed(Some(rows), &between, false)

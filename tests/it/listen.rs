@@ -317,6 +317,11 @@ fn turn_after_turn_is_heard_from_a_pipe() {
     assert!(turns[1]["from_s"].as_f64() > turns[0]["to_s"].as_f64(), "{found}");
 }
 
+/// Returns how long the sound of a turn is.
+pub(crate) fn seconds(turn: &Value) -> f64 {
+    turn["to_s"].as_f64().unwrap() - turn["from_s"].as_f64().unwrap()
+}
+
 /// Returns so many short questions, each with its pause, and then one of so many seconds.
 fn questions(n_short: usize, long_s: usize) -> Vec<f32> {
     let sound = |i: usize| samples(&format!("models/tiny/heldout/sounds/seen0{}.flac", i % 8));
@@ -339,7 +344,6 @@ fn a_long_turn_in_a_long_conversation_is_heard_to_its_end() {
     let found = json(&output);
     let turns = found["turns"].as_array().unwrap();
     assert_eq!(turns.len(), 37, "{found}");
-    let seconds = |turn: &Value| turn["to_s"].as_f64().unwrap() - turn["from_s"].as_f64().unwrap();
     assert!(seconds(&turns[36]) > 69.0, "{}", turns[36]);
     // The first turns are forgotten while the last goes on.
     let told = String::from_utf8_lossy(&output.stderr);
@@ -355,7 +359,6 @@ fn a_turn_that_does_not_fit_is_answered_where_it_is_full() {
     let output = fed(&[&words[..], &tools, &["1024"]].concat(), raw(&questions(1, 20)));
     let found = json(&output);
     let turns = found["turns"].as_array().unwrap();
-    let seconds = |turn: &Value| turn["to_s"].as_f64().unwrap() - turn["from_s"].as_f64().unwrap();
     assert!(turns.len() >= 3, "{found}");
     assert!(turns.iter().any(|turn| (8.0..19.0).contains(&seconds(turn))), "{found}");
     assert!(String::from_utf8_lossy(&output.stderr).contains("is full; the turn ends"));

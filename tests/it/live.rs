@@ -22,6 +22,7 @@ use serde_json::Value;
 
 use crate::listen::raw;
 use crate::listen::samples;
+use crate::listen::seconds;
 use crate::listen::talked;
 use crate::program::Scratch;
 use crate::program::program;
@@ -369,8 +370,6 @@ fn without_its_echo_an_assistant_hears_only_the_user() {
             }
         };
         let turns = talk["turns"].as_array().unwrap();
-        let seconds =
-            |turn: &Value| turn["to_s"].as_f64().unwrap() - turn["from_s"].as_f64().unwrap();
         let is_whole = seconds(&turns[0]) < sound.len() as f64 / 16_000.0 + 0.5;
         // A user who speaks before anything was said goes on with the turn.
         let n_interrupted = ["barge_ins", "rollbacks"].map(|name| talk["counts"][name].as_u64());

@@ -9,8 +9,10 @@ use serde_json::json;
 
 use crate::assistant::event::Input;
 use crate::assistant::event::Key;
+use crate::assistant::option::TOKEN_MS;
 use crate::assistant::talk::Talk;
 use crate::assistant::talk::spoken;
+use crate::assistant::turn::samples;
 use crate::error::Error;
 use crate::error::Result;
 use crate::session::Encoded;
@@ -18,7 +20,6 @@ use crate::text::Content;
 use crate::text::Conversation;
 use crate::text::Message;
 use crate::text::Role;
-use crate::units::SAMPLE_RATE_HZ;
 
 /// Positions that a turn and its answer should find free; older turns are forgotten for them.
 const FREE_TOKENS_MIN: usize = 1024;
@@ -26,8 +27,6 @@ const FREE_TOKENS_MIN: usize = 1024;
 const ANSWER_TOKENS_MIN: usize = 64;
 /// Positions of the shortest turn that must be possible: 2.5 s.
 const TURN_TOKENS_MIN: usize = 64;
-/// Samples of a soft token: 40 ms.
-const TOKEN_SAMPLES: u64 = SAMPLE_RATE_HZ as u64 / 25;
 
 impl Talk {
     /// Prefills everything before the user's next words; the oldest turns make room for them.
@@ -47,14 +46,14 @@ impl Talk {
     /// Returns whether at least a short turn fits when the oldest were forgotten.
     pub(super) fn has_room_for_a_turn(&mut self) -> Result<bool> {
         let n_ctx = self.session.n_ctx();
-        self.make_room(FREE_TOKENS_MIN.min(n_ctx / 2))?;
-        Ok(self.count_next()? + TURN_TOKENS_MIN + ANSWER_TOKENS_MIN <= n_ctx)
+        let n = self.make_room(FREE_TOKENS_MIN.min(n_ctx / 2))?;
+        Ok(n + TURN_TOKENS_MIN + ANSWER_TOKENS_MIN <= n_ctx)
     }
 
     /// Feeds sound of the open turn. Where it does not fit the oldest turns are forgotten; where
     /// that is not enough the turn ends.
     pub(super) fn feed(&mut self, now_ns: u64, from: u64, to: u64) -> Result<()> {
-        let n_wanted = (to - from).div_ceil(TOKEN_SAMPLES) as usize;
+        let n_wanted = (to - from).div_ceil(samples(TOKEN_MS)) as usize;
         let mut n_fitting = self.n_fitting();
         if n_fitting < n_wanted {
             let n_messages = self.conversation.messages.len();
@@ -66,7 +65,7 @@ impl Talk {
                 n_fitting = self.n_fitting();
             }
         }
-        let end = to.min(from + n_fitting as u64 * TOKEN_SAMPLES);
+        let end = to.min(from + n_fitting as u64 * samples(TOKEN_MS));
         if end > from {
             self.turn.1 = end;
             self.session.hear(&self.ear.sound(from, end)?)?;
@@ -113,16 +112,18 @@ impl Talk {
         self.session.n_sound_free().saturating_sub(ANSWER_TOKENS_MIN)
     }
 
-    /// Forgets the oldest turns, if otherwise fewer positions than these were free behind them.
-    fn make_room(&mut self, n_wanted: usize) -> Result<()> {
-        let n_ctx = self.session.n_ctx();
-        if self.count_next()? + n_wanted <= n_ctx {
-            return Ok(());
+    /// Forgets the oldest turns, if otherwise fewer positions than these were free behind them;
+    /// returns the positions of what is left.
+    fn make_room(&mut self, n_wanted: usize) -> Result<usize> {
+        let (n_ctx, mut n) = (self.session.n_ctx(), self.count_next()?);
+        if n + n_wanted > n_ctx {
+            // What follows a forgotten turn is computed anew, so many are forgotten at a time.
+            let n_most = n_ctx.saturating_sub(n_wanted).min(n_ctx / 2);
+            while n > n_most && self.forget_oldest(0) {
+                n = self.count_next()?;
+            }
         }
-        // What follows a forgotten turn is computed anew, so many are forgotten at a time.
-        let n_most = n_ctx.saturating_sub(n_wanted).min(n_ctx / 2);
-        while self.count_next()? > n_most && self.forget_oldest(0) {}
-        Ok(())
+        Ok(n)
     }
 
     /// Returns the positions of everything but the sound that is being heard.
